@@ -24,6 +24,7 @@ setup(
     python_requires=">=" + settings["min_python"],
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench")},
-    entry_points={"nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"]},
+    entry_points={"console_scripts": settings["console_scripts"].split(),
+                  "nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"]},
     classifiers=["Programming Language :: Python :: 3"],
 )

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'check_ids', 'check_finite', 'Interactions', 'Dataset', 'check_disjoint', 'check_features', 'number_ids',
-           'dataset_from_frames', 'save_dataset', 'write_card', 'load_dataset']
+           'dataset_from_frames', 'as_likes', 'fingerprint', 'save_dataset', 'write_card', 'load_dataset']
 
-# %% ../../nbs/10_data.interactions.ipynb #1153d512
+# %% ../../nbs/10_data.interactions.ipynb #dba3ab34
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -256,6 +257,36 @@ def dataset_from_frames(
     if items is not None:
         texts = texts.merge(items.assign(id=items["id"].astype(str)), on="id", how="left")
     return Dataset(name, splits, user_ids.to_frame(), texts, source=dict(source or {}))
+
+# %% ../../nbs/10_data.interactions.ipynb #49a3c844
+def as_likes(
+    dataset: Dataset,      # explicit feedback
+    at_least: float = 4.0,  # values from here on are likes
+) -> Dataset:
+    "The same events with values 1 (liked) and 0; raises `ValueError` if nothing or everything in a split is liked."
+    splits = {}
+    for split, events in dataset.splits.items():
+        if events.values is None:
+            raise ValueError(f"{dataset.name}, split {split!r} has no values: it is implicit feedback")
+        liked = (events.values >= at_least).astype(np.float32)
+        if liked.min() == liked.max():
+            raise ValueError(f"{dataset.name}, split {split!r}: at_least={at_least} makes every label {int(liked[0])}")
+        splits[split] = replace(events, values=liked)
+    return replace(dataset, splits=splits)
+
+
+def fingerprint(
+    dataset: Dataset,  # any data set
+) -> str:              # 64 hexadecimal digits
+    "SHA-256 of sizes, events and features; independent of names and texts."
+    digest = hashlib.sha256(f"{dataset.n_users},{dataset.n_items}".encode())
+    arrays = [(f"{split}/{field_}", getattr(events, field_)) for split, events in sorted(dataset.splits.items())
+              for field_ in ("users", "items", "values", "timestamps")]
+    for name, array in arrays + sorted(dataset.features.items()):
+        if array is not None:
+            digest.update(f"{name},{array.dtype},{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 # %% ../../nbs/10_data.interactions.ipynb #ca4e79d5
 FORMAT = "diffrec-dataset-1"

@@ -1,0 +1,51 @@
+# make demo | make test | make lab | make report NAME=tiktok | make export | make clean
+# Every step writes a file; a step whose file is there is not repeated.
+
+PYTHON       ?= $(shell command -v python3.11 || command -v python3)
+VENV         := .venv
+BIN          := $(VENV)/bin
+INSTALLED    := $(VENV)/.installed
+NAME         ?= world
+WORKERS      ?= 2
+
+# The data root: DIFFREC_DATA if it is set; a folder beside the project that holds the raw files; data/ otherwise.
+SHARED_DATA  := $(abspath $(wildcard ../shared/data))
+ifndef DIFFREC_DATA
+ifneq ($(SHARED_DATA),)
+export DIFFREC_DATA := $(SHARED_DATA)
+endif
+endif
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lab report export clean help
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '1,2p' Makefile
+
+$(INSTALLED): settings.ini setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "No python3.11 or python3 on the PATH; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/diffrec-report world
+
+report: $(INSTALLED)
+	$(BIN)/diffrec-report $(NAME)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab nbs
+
+export: $(INSTALLED)
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+clean:
+	rm -rf outputs/world* outputs/tiktok outputs/ml-1m .pytest_cache

@@ -1,0 +1,68 @@
+"""The run notebooks at toy size, in their order, as the demo runs them, from nothing and then again."""
+import shutil
+from pathlib import Path
+
+import pytest
+
+from diffrec.artifacts import read_json, read_rows
+from diffrec.pipeline import make_report, report_steps, run_steps
+
+root = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("runs")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A copy of the project's notebooks with nothing in its outputs."
+    top = tmp_path_factory.mktemp("project")
+    shutil.copytree(root / "nbs", top / "nbs")
+    shutil.copy(root / "settings.ini", top)
+    return top
+
+
+@pytest.fixture(scope="module")
+def report(project: Path) -> Path:
+    "The quick report of the world, run from nothing."
+    return make_report("world", quick=True, root=project).parent
+
+
+def test_report_has_rows_for_every_model_and_its_control(report: Path):
+    rows = read_rows(report / "results.parquet")
+    assert {"popularity", "item_knn", "mf_bpr", "vbpr", "neumf", "lightgcn", "prior", "mf", "mf_bias", "oracle"} <= set(rows["model"])
+    assert set(rows["selection"]) == {"valid", "test_best"}
+    paired = rows[(rows["versus"] != "") & rows["seed"].isna()]
+    assert (paired["ci_low"] <= paired["value"]).all() and (paired["value"] <= paired["ci_high"]).all()
+    assert {"recall", "ndcg", "auc", "uauc"} <= set(paired["metric"])
+    assert rows["n"].gt(0).all()
+
+
+def test_nothing_beats_the_oracle_by_more_than_its_interval(report: Path):
+    rows = read_rows(report / "results.parquet")
+    plain = rows[(rows["versus"] == "") & rows["seed"].isna() & (rows["slice"] == "all") & (rows["split"] == "test")
+                 & (rows["selection"] == "valid") & (rows["metric"] == "recall") & (rows["k"] == 20)]
+    values = plain.set_index("model")["value"]
+    high = plain.set_index("model")["ci_high"]
+    assert (values.drop("oracle") <= high["oracle"]).all(), values
+
+
+def test_report_is_self_contained(report: Path):
+    html = (report / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64" in html
+    assert '<script src="http' not in html and '<link rel="stylesheet" href="http' not in html
+    record = read_json(report / "config.json")
+    assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["seconds"] > 0
+
+
+def test_finished_steps_are_not_repeated(report: Path, project: Path):
+    steps = report_steps("world", quick=True)
+    assert run_steps(steps, project) == [False] * len(steps)
+
+
+def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
+    steps = report_steps("world", quick=True)
+    before = {path: path.stat().st_mtime_ns for path in project.rglob("*.safetensors")}
+    (project / steps[1].output).unlink()                       # as if training had been killed at its very end
+    ran = run_steps(steps, project)
+    assert ran[:2] == [False, True], ran
+    after = {path: path.stat().st_mtime_ns for path in project.rglob("*.safetensors")}
+    assert before == after and before, "models that were trained are not trained again"

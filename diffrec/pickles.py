@@ -5,10 +5,13 @@
 # %% auto #0
 __all__ = ['ALLOWED', 'RefusedPickle', 'load_pickle']
 
-# %% ../nbs/03_pickles.ipynb #25bf9b94
+# %% ../nbs/03_pickles.ipynb #55cbcc6f
 import gc
+import io
 import math
 import pickle
+import pickletools
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -68,9 +71,9 @@ class _Reader(pickle.Unpickler):
 # %% ../nbs/03_pickles.ipynb #724978b1
 def _dtype(arguments: tuple, state: tuple | None) -> np.dtype:
     "One of the harmless dtypes; only the byte order is taken from the state."
-    dtype = np.dtype(arguments[0]) if isinstance(arguments[0], str) else None
-    if dtype is None or dtype.kind not in "biufUO" or dtype.subdtype:
+    if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|U\d{1,9}|O8)", str(arguments[0])):
         raise RefusedPickle(f"it uses the dtype {arguments[0]!r}; numbers, text and objects are read")
+    dtype = np.dtype(str(arguments[0]))
     return dtype.newbyteorder(state[1]) if state and state[1] in ("<", ">") else dtype
 
 
@@ -143,26 +146,60 @@ _BUILDERS = {
     **{kind: lambda arguments, state, kind=kind: _sparse(kind, state) for kind in ALLOWED.values() if "_" in kind},
 }
 
-# %% ../nbs/03_pickles.ipynb #8103a6b0
-def _built(value: Any) -> Any:
+# %% ../nbs/03_pickles.ipynb #e0aa5315
+_ARGUMENT = {instruction.code.encode("latin-1"): 0 if instruction.arg is None else instruction.arg.n
+             for instruction in pickletools.opcodes}               # bytes of the argument; below 0 it tells its length
+_WIDTH = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
+          pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}
+_RUN = re.compile(b"(?s)(?:" + b"|".join(
+    b"[" + re.escape(b"".join(code for code, n in _ARGUMENT.items() if n == size and code not in b"r.")) + b"]"
+    + b"." * size for size in (0, 1, 2, 4, 8)) + b")*+")
+
+
+def _check_claims(
+    data: bytes,  # a whole pickle
+) -> None:
+    "Raise `RefusedPickle` at an instruction that claims more places or bytes than the file has."
+    at = 0
+    while True:
+        at = _RUN.match(data, at).end()
+        code, width = data[at:at + 1], _WIDTH.get(_ARGUMENT.get(data[at:at + 1]), 0)
+        claim = int.from_bytes(data[at + 1:at + 1 + (width or 4)], "little") if width or code == b"r" else 0
+        if code in (b"", b"."):
+            return
+        if code == b"c":
+            at = data.find(b"\n", data.find(b"\n", at) + 1) + 1
+        elif not (width or code == b"r"):
+            raise RefusedPickle(f"byte {at} is the instruction {code}, which no data file needs")
+        else:
+            at += 5 if code == b"r" else 1 + width + claim
+        if claim > len(data) or at <= 0:
+            raise RefusedPickle(f"an instruction near byte {at} claims {claim:,} places or bytes of a file that has "
+                                f"{len(data):,} bytes, or it is cut short")
+
+# %% ../nbs/03_pickles.ipynb #aaa33d4d
+_PLAIN = {int, str, float, bool, bytes, type(None)}
+
+
+def _built(
+    value: Any,            # records, plain values and containers of them
+    done: dict[int, Any],  # identity of a container -> what it became; shared parts stay shared
+) -> Any:
     "`value` with every record in it replaced by what it describes."
     if isinstance(value, _Record):
         if value.value is None:
             arguments = value.arguments[1:] if value.kind in ("array", "index") else value.arguments
-            value.value = _BUILDERS[value.kind](_built(arguments), _built(value.state))
+            value.value = _BUILDERS[value.kind](_built(arguments, done), _built(value.state, done))
         return value.value
-    if type(value) in (list, tuple):
-        return type(value)([part if type(part) in _PLAIN else
-                            part.value if isinstance(part, _Record) and part.value is not None else
-                            _built(part) for part in value])
-    if type(value) is dict:
-        return {_built(key): _built(part) for key, part in value.items()}
+    if type(value) in (list, tuple) and id(value) not in done:
+        done[id(value)] = type(value)([part if type(part) in _PLAIN else
+                                       part.value if isinstance(part, _Record) and part.value is not None else
+                                       _built(part, done) for part in value])
+    if type(value) is dict and id(value) not in done:
+        done[id(value)] = {_built(key, done): _built(part, done) for key, part in value.items()}
     if isinstance(value, type):
         raise RefusedPickle("it holds a class where data should be")
-    return value
-
-
-_PLAIN = {int, str, float, bool, bytes, type(None)}
+    return done.get(id(value), value)
 
 
 @contextmanager
@@ -184,12 +221,13 @@ def load_pickle(
     if isinstance(source, (str, Path)):
         with open(source, "rb") as file:
             return load_pickle(file)
-    name = getattr(source, "name", "the pickle")
+    name, data = getattr(source, "name", "the pickle"), source.read()
     malformed = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError,
                  OverflowError, MemoryError, RecursionError)
     try:
+        _check_claims(data)
         with _no_cycle_search():
-            return _built(_Reader(source).load())
+            return _built(_Reader(io.BytesIO(data)).load(), {})
     except RefusedPickle as error:
         raise RefusedPickle(f"{name} was refused: {error}") from None
     except malformed as error:

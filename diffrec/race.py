@@ -54,7 +54,8 @@ def _pick_columns(mass: np.ndarray, rows: np.ndarray, rng: np.random.Generator) 
     steps = np.cumsum(mass, axis=1)
     steps /= steps[:, -1:]
     ladder = (steps + np.arange(len(mass))[:, None]).ravel()             # row r climbs from r to r + 1
-    return np.searchsorted(ladder, rows + rng.random(len(rows)), side="right") - rows * mass.shape[1]
+    columns = np.searchsorted(ladder, rows + rng.random(len(rows)), side="right") - rows * mass.shape[1]
+    return np.minimum(columns, mass.shape[1] - 1)                         # rounding may reach the next row
 
 
 def _first_rings(rows: np.ndarray, items: np.ndarray, times: np.ndarray, shown: np.ndarray,

@@ -47,15 +47,16 @@ PALETTE = {
 def color_of(
     model: str,  # a model's name, as in the column `model` of result rows
 ) -> str:        # "#rrggbb"
-    "The colour of a model: from `PALETTE`, or from a hash of its name, clear of white and of every known colour."
+    "The colour of a model: from `PALETTE`, or from a hash of its name, dark enough and clear of every known colour."
     if model in PALETTE:
         return PALETTE[model]
-    taken = oklab([*PALETTE.values(), "white"])
+    taken = oklab(list(PALETTE.values()))
     for attempt in range(1000):
         digest = hashlib.sha256(f"{model}:{attempt}".encode()).digest()
         hue, saturation, value = (byte / 255 for byte in digest[:3])
         color = to_hex(hsv_to_rgb((hue, .45 + .5 * saturation, .4 + .5 * value)))
-        if np.linalg.norm(oklab([color]) - taken, axis=1).min() > .06:
+        place = oklab([color])
+        if place[0, 0] < .72 and np.linalg.norm(place - taken, axis=1).min() > .06:
             return color
     raise ValueError(f"no free colour was found for the model {model!r}; add it to PALETTE")
 

@@ -13,7 +13,19 @@ import pandas as pd
 from .artifacts import result_rows
 from .evaluation.rows import metric_name, number_text, over_seeds, pick_rows, value_text
 
-# %% ../nbs/83_tables.ipynb #977f4b7a
+# %% ../nbs/83_tables.ipynb #b10be82e
+def _has_cutoff(rows: pd.DataFrame, k: int | None) -> pd.Series:
+    "Which rows have this cut-off."
+    return rows["k"].isna() if k is None else (rows["k"] == k).fillna(False).astype(bool)
+
+
+def _p_values(found: pd.DataFrame, metric: str, k: int | None, control: str) -> dict[str, str]:
+    "Texts of the corrected p-values of differences to a control, where there are rows of them."
+    rows = found[(found["metric"] == f"p_holm({metric})") & (found["versus"] == control) & _has_cutoff(found, k)
+                 & (found["selection"] == "valid")]
+    return {row.model: f", p {'< .001' if row.value < .001 else number_text(row.value, 3)}" for row in rows.itertuples()}
+
+
 def _metric_columns(
     found: pd.DataFrame,            # rows of one split and slice, of any metric
     metric: str,                    # the metric
@@ -23,7 +35,7 @@ def _metric_columns(
 ) -> dict[str, dict[str, str]]:     # title -> model -> cell
     "Value, test-best value, differences and published value of one metric, as far as there are rows."
     name, columns = metric_name(metric, k), {}
-    own = found[(found["metric"] == metric) & (found["k"].isna() if k is None else (found["k"] == k).fillna(False))]
+    own = found[(found["metric"] == metric) & _has_cutoff(found, k)]
     split, slice = found["split"].iloc[0], found["slice"].iloc[0]
     plain = over_seeds(pick_rows(found, metric, k, split, slice))
     for selection, title in (("valid", name), ("test_best", f"{name}, epoch chosen on test (leaks)")):
@@ -31,16 +43,16 @@ def _metric_columns(
                           for row in plain[plain["selection"] == selection].itertuples()}
     paired = own[(own["versus"] != "") & (own["selection"] == "valid")]
     for control in paired["versus"].unique():
-        against = over_seeds(paired[paired["versus"] == control])
-        columns[f"{name} \N{MINUS SIGN} {control}"] = {row.model: value_text(row._asdict(), digits)
-                                                       for row in against.itertuples()}
+        against, chances = over_seeds(paired[paired["versus"] == control]), _p_values(found, metric, k, control)
+        columns[f"{name} \N{MINUS SIGN} {control}"] = {
+            row.model: value_text(row._asdict(), digits) + chances.get(row.model, "") for row in against.itertuples()}
     columns[f"{name}, published"] = {model: number_text(value, digits) for model, value in published.items()}
     return {title: cells for title, cells in columns.items() if cells}
 
 # %% ../nbs/83_tables.ipynb #b09e4717
 def results_table(
     rows: pd.DataFrame,                                    # result rows of one data set
-    metrics: Sequence[tuple[str, int | None]] | None = None,  # (metric, k); all there are if None
+    metrics: Sequence[tuple[str, int | None]] | None = None,  # (metric, k); all that are not about others if None
     published: Mapping[str, Mapping[str, float]] | None = None,  # metric -> model -> printed value
     split: str = "test",                                   # "train", "valid" or "test"
     slice: str = "all",                                    # "all", "cold", ...
@@ -53,11 +65,12 @@ def results_table(
         there = sorted({f"{a}/{b}" for a, b in zip(rows["split"], rows["slice"])}) if len(rows) else "none"
         raise ValueError(f"no result rows for split {split!r} and slice {slice!r}; there are {there}")
     if metrics is None:
-        pairs = found[["metric", "k"]].drop_duplicates().itertuples(index=False)
+        helping = found["metric"].str.contains("(", regex=False) | found["metric"].str.startswith("dropped_")
+        pairs = found[~helping & (found["versus"] == "")][["metric", "k"]].drop_duplicates().itertuples(index=False)
         metrics = [(metric, None if pd.isna(k) else int(k)) for metric, k in pairs]
-    columns, printed = {}, dict(published or {})
-    if unknown := sorted(set(printed) - {metric for metric, _ in metrics}):
-        raise ValueError(f"published values of {unknown}, but the table shows {[metric for metric, _ in metrics]}")
+    columns, printed, shown = {}, dict(published or {}), [metric for metric, _ in metrics]
+    if wrong := sorted(metric for metric in printed if shown.count(metric) != 1):
+        raise ValueError(f"published values of {wrong} need one cut-off each; the table shows {list(metrics)}")
     for metric, k in metrics:
         columns |= _metric_columns(found, metric, k, printed.get(metric, {}), digits)
     models = [*found["model"].unique(), *(model for cells in printed.values() for model in cells)]

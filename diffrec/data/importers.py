@@ -49,7 +49,8 @@ def number_column(
     wrong = pd.isna(numbers)
     if wrong.any():
         row = int(wrong.argmax())
-        raise ValueError(f"{where}, row {row}: {column.iloc[row]!r} is not a finite number")
+        found = "a number is missing" if pd.isna(column.iloc[row]) else f"{column.iloc[row]!r} is not a finite number"
+        raise ValueError(f"{where}, row {row}: {found}")
     return check_ids(where, numbers) if whole else check_finite(where, numbers)
 
 # %% ../../nbs/14_data.importers.ipynb #96a1b86c
@@ -148,6 +149,8 @@ def import_table(
     frames = {part: read_frame(path, (user, item)) for part, path in paths.items()}
     where = {part: str(path) for part, path in paths.items()}
     if split:
+        if len(paths) != 1:
+            raise ValueError(f"a column that names the split needs one file, got {list(paths.values())}")
         (path, frame), = zip(paths.values(), frames.values())
         if split not in frame or frame[split].isna().any():
             raise ValueError(f"{path}: the column {split!r} must name the split of every row")

@@ -352,7 +352,9 @@ def load_dataset(
             raise FileNotFoundError(f"{folder / name} is on the card and not in the folder")
         if verify and file_sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} does not have the sha256 on its card: it was changed or cut short")
-    splits = {split: _read_split(folder, split, card) for split in card["splits"]}
+    known = {"train": 0, "valid": 1, "test": 2}
+    order = sorted(card["splits"], key=lambda split: (known.get(split, len(known)), split))
+    splits = {split: _read_split(folder, split, card) for split in order}
     features = {Path(name).stem: np.load(folder / name, mmap_mode="r")
                 for name in card["files"] if name.startswith("features/")}
     return Dataset(card["name"], splits, read_table(folder / "users.parquet"), read_table(folder / "items.parquet"),

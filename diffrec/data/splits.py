@@ -164,7 +164,7 @@ def split_users_held_out(
 
 # %% ../../nbs/11_data.splits.ipynb #2cb33a06
 def check_leakage(
-    splits: Mapping[str, Interactions],  # in the order in which they are used: train first
+    splits: Mapping[str, Interactions],  # train, valid and test are put in this order, others come after
     temporal: str | None = None,         # "global": no split begins before an earlier one ends; "user": for each user
     disjoint: str | None = None,         # "items" or "users" that no two splits may share (support aside)
 ) -> None:
@@ -172,12 +172,13 @@ def check_leakage(
     if temporal not in (None, "global", "user") or disjoint not in (None, "items", "users"):
         raise ValueError(f"temporal is 'global' or 'user', disjoint 'items' or 'users'; got {temporal!r}, {disjoint!r}")
     check_disjoint(splits, "splits")
-    names = list(splits)
+    stem = {name: name.removesuffix("_support") for name in splits}
+    names = sorted(splits, key=lambda name: {"train": 0, "valid": 1, "test": 2}.get(stem[name], 3))
     for at, earlier in enumerate(names):
         for later in names[at + 1:]:
             if temporal:
                 _check_order(splits, earlier, later, temporal)
-            if disjoint and earlier.removesuffix("_support") != later.removesuffix("_support"):
+            if disjoint and stem[earlier] != stem[later]:
                 both = np.intersect1d(*(getattr(splits[name], disjoint) for name in (earlier, later)))
                 if len(both):
                     raise ValueError(f"{earlier!r} and {later!r} share {len(both)} {disjoint}, the first is {both[0]}")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WINDOWS', 'FIRST_SECOND', 'N_SECONDS', 'BLOCK', 'RATING_SHARES', 'LIKE', 'split_by_window', 'OracleAUC', 'World',
            'make_world', 'kind_rates', 'rating_means', 'event_blocks', 'rating_blocks', 'world_tables',
-           'world_features', 'like_probability', 'expected_auc']
+           'world_features', 'world_source', 'like_probability', 'expected_auc', 'WorldConfig', 'world_config']
 
 # %% ../../nbs/16_data.world.ipynb #d7f32190
 from collections.abc import Iterator
@@ -25,6 +25,9 @@ from ..drawing import draw
 from ..population import (KINDS, N_VALUES, TEST_BEGINS, Items, People, WorldConfig, draw_items, draw_people,
                                 kind_numbers, world_config)
 from ..race import draw_arrivals, ring_probability
+
+# %% ../../nbs/16_data.world.ipynb #2c77a9fd
+_all_ = ["WorldConfig", "world_config"]          # the recipe can be had from here too
 
 # %% ../../nbs/16_data.world.ipynb #07f5aefc
 WINDOWS = {"train": (0., .7), "valid": (.7, TEST_BEGINS), "test": (TEST_BEGINS, 1.)}
@@ -183,16 +186,24 @@ def world_tables(
 
 
 def world_features(
-    world: World,         # with or without pictures
-    items: pd.DataFrame,  # [I] from `world_tables`
-) -> dict[str, np.ndarray]:  # name -> [I, d] float32
+    world: World,                      # with or without pictures
+    items: pd.DataFrame,               # [I] from `world_tables`
+    images: np.ndarray | None = None,  # [I, S, S, 3] the pictures, if they are drawn already
+) -> dict[str, np.ndarray]:            # name -> [I, d] float32
     "Features: `text` from the words of title and description, `image` from the pixels if there are pictures."
     features = {"text": word_counts(items["title"] + " " + items["description"])[0]}
-    size, count = world.config.image_size, world.config.n_items
-    if size:
-        features["image"] = np.concatenate([picture_features(world.render(np.arange(at, min(at + 512, count)), size))
-                                            for at in range(0, count, 512)])
+    if world.config.image_size:
+        if images is None:
+            images = world.render(np.arange(world.config.n_items), world.config.image_size)
+        features["image"] = picture_features(images)
     return features
+
+
+def world_source(
+    world: World,  # to be described
+) -> dict:         # goes on the card
+    "Where the data come from: the recipe."
+    return {"kind": "drawn by diffrec.data.world", "config": asdict(world.config)}
 
 
 def _dataset(world: World, name: str, blocks: Iterator[dict[str, pd.DataFrame]]) -> Dataset:
@@ -204,8 +215,7 @@ def _dataset(world: World, name: str, blocks: Iterator[dict[str, pd.DataFrame]])
         column = lambda key: frame[key].to_numpy() if key in frame else None
         splits[split] = Interactions(column("user"), column("item"), len(users), len(items), column("value"),
                                      column("timestamp"), name=f"world-{name}, {split}")
-    source = {"kind": "drawn by diffrec.data.world", "config": asdict(world.config)}
-    return Dataset(f"world-{name}", splits, users, items, world_features(world, items), source)
+    return Dataset(f"world-{name}", splits, users, items, world_features(world, items), world_source(world))
 
 # %% ../../nbs/16_data.world.ipynb #ad55ca42
 def _oracle_scores(world: World, users: np.ndarray, component: str, split: str, seen: str | None) -> Tensor:

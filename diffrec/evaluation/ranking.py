@@ -151,7 +151,7 @@ def _scores_of(scorer: Callable, users: np.ndarray, seen: sp.csr_array | None, d
 
 def _check_query(users: np.ndarray | Tensor, k: int, seen: sp.csr_array | None) -> np.ndarray:
     "Users as int64 [U]; raises `ValueError` naming what cannot be ranked."
-    users = np.asarray(users)
+    users = users.cpu().numpy() if isinstance(users, Tensor) else np.asarray(users)
     if users.ndim != 1 or users.dtype.kind not in "iu":
         raise ValueError(f"users must be integers [U], got {users.dtype} of shape {list(users.shape)}")
     if k < 1:

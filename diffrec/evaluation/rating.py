@@ -26,8 +26,9 @@ def auc(
     order = np.argsort(scores)
     value = _auc_of_sorted(labels[order], _starts(scores[order]), weights[order][None])[0]
     if np.isnan(value):
-        liked = int((labels[weights > 0] > 0).sum())
-        raise ValueError(f"AUC needs both classes, got {liked} liked and {int((weights > 0).sum()) - liked} disliked rows")
+        counted = labels[weights > 0]
+        raise ValueError(f"AUC needs both classes, got {int(counted.sum())} liked "
+                         f"and {int((1 - counted).sum())} disliked rows")
     return float(value)
 
 
@@ -58,7 +59,8 @@ def check_judged(
     "Labels and scores as float64; raises `ValueError` naming the row and the rule."
     labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if labels.ndim != 1 or labels.shape != scores.shape or not len(labels):
-        raise ValueError(f"labels and scores must be [N] with N >= 1, got {list(labels.shape)} and {list(scores.shape)}")
+        raise ValueError("labels and scores must be [N] with N >= 1, "
+                         f"got {list(labels.shape)} and {list(scores.shape)}")
     for name, array, wrong in [("label", labels, (labels != 0) & (labels != 1)), ("score", scores, np.isnan(scores))]:
         if wrong.any():
             row = int(wrong.argmax())
@@ -119,7 +121,7 @@ def gauc(
     scores: np.ndarray,  # [N] higher: more likely 1
     users: np.ndarray,   # [N] whose rows they are
 ) -> UserAUC:
-    "Mean of the AUC inside each user, weighted by the user's rows (Zhou et al. 2018, section 6.2)."
+    "Mean of the AUC inside each user, weighted by the user's rows (Zhou et al. 2018)."
     found = auc_by_user(labels, scores, users)
     return _mean_auc(found, found.n_rows)
 

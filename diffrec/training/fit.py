@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from diffrec.checkpoints import (
 from .config import FitConfig, check_same_run, learned_state, learning_rate_at, load_learned_state
 from .history import History, HistoryFiles, history_frame
 from .processes import from_main, gather_parts
-from .steps import Loss, Stepper, load_stepper_state, stepper_state
+from .steps import Loss, Stepper, judged, load_stepper_state, stepper_state
 
 # %% ../../nbs/50_training.fit.ipynb #243c43ef
 @dataclass
@@ -47,9 +46,18 @@ class Progress:
         "Whether all epochs are done, or patience is at its end."
         if self.epoch >= config.n_epochs:
             return True
-        if config.patience is None or "valid" not in self.best or self.epoch < config.min_epochs or self.batch:
+        was_judged = self.batch == 0 and self.epoch % config.validate_every == 0 and "valid" in self.best
+        if config.patience is None or self.epoch < config.min_epochs or not was_judged:
             return False
         return self.epoch - 1 - self.best["valid"][0] >= config.patience
+
+    def is_paused(
+        self,
+        config: FitConfig,  # its `max_steps`
+        n_steps: int,       # steps taken
+    ) -> bool:
+        "Whether the run is to wait here for another call."
+        return config.max_steps is not None and n_steps >= config.max_steps
 
 # %% ../../nbs/50_training.fit.ipynb #f99fb475
 def groups_of_batches(
@@ -75,20 +83,17 @@ def train_epoch(
     if progress.batch == 0 and not len(batches):
         raise ValueError(f"epoch {progress.epoch} has no batches")
     progress.planned = progress.planned or config.n_epochs * math.ceil(len(batches) / size)
-    look_every = 1 if stepper.device.type == "cpu" else 100
     before, begun = progress.seconds, time.perf_counter()
     for group in groups_of_batches(batches, size, skip=progress.batch):
-        if stepper.n_steps == config.max_steps:
+        if progress.is_paused(config, stepper.n_steps):
             return False
         stepper.step(group, learning_rate_at(config, stepper.n_steps, progress.planned))
         progress.batch += len(group)
+        progress.seconds = before + time.perf_counter() - begun
         tick()
-        if stepper.n_steps % look_every == 0:
-            stepper.running.check(f"epoch {progress.epoch}, step {stepper.n_steps}")
         if config.checkpoint_steps and stepper.n_steps % config.checkpoint_steps == 0:
-            progress.seconds = before + time.perf_counter() - begun
             save()
-    stepper.running.check(f"epoch {progress.epoch}, step {stepper.n_steps}")
+    stepper.running.read()
     progress.seconds = before + time.perf_counter() - begun
     return True
 
@@ -103,7 +108,7 @@ def judge_epoch(
 ) -> dict[str, float]:   # name -> score now
     "Measure the scores and keep the weights of those that are the best so far."
     streams, scores = random_states(), {}
-    with stepper.judged():
+    with judged(stepper):
         for name, score in watched.items():
             scores[name] = from_main(float(score()))
             if not math.isfinite(scores[name]):
@@ -130,7 +135,7 @@ def close_epoch(
     row |= {"seconds": progress.seconds, "learning_rate": stepper.optimizer.param_groups[0]["lr"]}
     progress.rows.append(row)
     progress.epoch, progress.batch, progress.seconds = epoch + 1, 0, 0.0
-    stepper.running.reset()
+    stepper.running.begin(epoch + 1)
     return row
 
 # %% ../../nbs/50_training.fit.ipynb #868a60ae
@@ -179,9 +184,10 @@ def _conclude(stepper: Stepper, progress: Progress) -> History:
     "The history; the model gets the weights that validation chose, or the last ones."
     states = dict(progress.states)
     if "valid" not in states:
-        with stepper.judged():
+        with judged(stepper):
             states["last"] = learned_state(stepper.model)
     load_learned_state(stepper.model, states.get("valid", states.get("last")))
+    stepper.optimizer.zero_grad(set_to_none=True)
     stepper.model.eval()
     best = {name: (epoch, score) for name, (epoch, score) in progress.best.items()}
     return History(history_frame(progress.rows), best, states, stepper.n_steps, progress.is_finished(stepper.config))
@@ -209,13 +215,13 @@ def fit(
         write_json(folder / "config.json", {**asdict(config), "seed": seed})
     with (HistoryFiles(folder if is_main else None, progress.rows) as files,
           tqdm(desc="fit", unit="step", initial=stepper.n_steps, disable=None if is_main else True) as bar):
-        while not progress.is_finished(config) and stepper.n_steps != config.max_steps:
-            epoch_batches = batches(progress.epoch)
-            if train_epoch(stepper, progress, epoch_batches, save, bar.update):
+        while not (progress.is_finished(config) or progress.is_paused(config, stepper.n_steps)):
+            if train_epoch(stepper, progress, batches(progress.epoch), save, bar.update):
                 row = close_epoch(stepper, progress, watched)
                 files.add(row)
-                bar.set_postfix({name: row[name] for name in row if name in ("epoch", "loss", "valid")})
-            if (progress.epoch % config.checkpoint_every == 0 or progress.is_finished(config)
-                    or stepper.n_steps == config.max_steps):
+                bar.total = progress.planned
+                bar.set_postfix({name: row[name] for name in ("epoch", "loss", "valid") if name in row})
+            is_last = progress.is_finished(config) or progress.is_paused(config, stepper.n_steps)
+            if is_last or progress.epoch % config.checkpoint_every == 0:
                 save()
     return _conclude(stepper, progress)

@@ -42,9 +42,9 @@ class History:
 def history_frame(
     rows: list[dict[str, Any]],  # one dictionary an epoch
 ) -> pd.DataFrame:               # [epochs] columns in the order epoch, step, loss, scores, seconds, learning_rate
-    "Rows of a run as a frame."
+    "Rows of a run as a frame; the score that selects comes first, the others by name."
     first, last = ["epoch", "step", "loss"], ["seconds", "learning_rate"]
-    scores = list(dict.fromkeys(name for row in rows for name in row if name not in first + last))
+    scores = sorted({name for row in rows for name in row} - set(first + last), key=lambda name: (name != "valid", name))
     return pd.DataFrame(rows, columns=first + scores + last)
 
 # %% ../../nbs/48_training.history.ipynb #2b03c835

@@ -1,0 +1,138 @@
+"""The public data sets, where they are: checksums, safe reading, and the published counts."""
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffrec.core import Paths
+from diffrec.data.interactions import Dataset, load_dataset, save_dataset
+from diffrec.data.sources import SOURCES, check_files, open_dataset
+from diffrec.data.splits import check_leakage
+from diffrec.pickles import load_pickle
+
+paths = Paths.find(Path(__file__).parent)
+present = {name for name, source in SOURCES.items() if all((paths.data / file.path).exists() for file in source.files)}
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    "Skip where a source is not in the data root, and say which root that is."
+    return pytest.mark.skipif(name not in present, reason=f"{name} is not in the data root {paths.data} "
+                              f"(call download({name!r}, Paths.find()) or set DIFFREC_DATA)")
+
+
+@pytest.fixture(scope="module")
+def tiktok() -> Dataset:
+    return open_dataset("tiktok", paths)
+
+
+@pytest.fixture(scope="module")
+def ml1m() -> Dataset:
+    return open_dataset("ml-1m", paths)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in SOURCES])
+def test_files_are_the_registered_ones(name: str):
+    check_files(SOURCES[name], paths.data)
+
+
+@needs("tiktok")
+@pytest.mark.parametrize("name, n_events", [("trnMat", 59_541), ("valMat", 3_051), ("tstMat", 6_130)])
+def test_tiktok_matrices_are_read_safely(name: str, n_events: int):
+    matrix = load_pickle(paths.data / "tiktok" / f"{name}.pkl")
+    assert (matrix.format, matrix.shape, matrix.nnz, matrix.dtype) == ("coo", (9308, 6710), n_events, np.float64)
+    assert (matrix.data == 1).all()
+
+
+@needs("ml-1m")
+@pytest.mark.parametrize("name, n_rows", [("train", 33_891), ("valid", 10_401), ("valid_small", 5_200), ("test", 7_331)])
+def test_ml1m_frames_are_read_safely(name: str, n_rows: int):
+    with zipfile.ZipFile(paths.data / "ml-1m" / "ml-1m.zip") as archive:
+        frame = load_pickle(io.BytesIO(archive.read(f"ml-1m/{name}_ood2.pkl")))
+    assert list(frame.columns) == ["uid", "iid", "label", "timestamp", "his", "his_title", "title", "flag", "not_cold"]
+    assert len(frame) == n_rows and set(frame["label"]) == {0, 1}
+    history, titles = frame["his"].iloc[-1], frame["his_title"].iloc[-1]
+    assert history[0] == 0 and titles[0] == "" and len(history) == len(titles) > 1
+
+
+@needs("tiktok")
+def test_tiktok_counts(tiktok: Dataset):
+    assert (tiktok.n_users, tiktok.n_items) == (9308, 6710)
+    assert {name: len(events) for name, events in tiktok.splits.items()} == {"train": 59_541, "valid": 3_051, "test": 6_130}
+    for split in ("valid", "test"):
+        assert tiktok.splits[split].user_counts().max() == 1                  # one held-out item a user
+    assert not np.intersect1d(tiktok.valid.users, tiktok.test.users).size     # nobody is both validated and tested
+    degrees = tiktok.train.user_counts()
+    assert (degrees == 0).sum() == 10 and degrees.max() == 603 and np.median(degrees[degrees > 0]) == 2
+
+
+@needs("tiktok")
+def test_tiktok_cold_items(tiktok: Dataset):
+    cold = tiktok.train.item_counts() == 0
+    assert cold.sum() == 465
+    assert cold[tiktok.test.items].sum() == 449 and cold[tiktok.valid.items].sum() == 223
+    assert tiktok.train.item_counts().max() == 315
+
+
+@needs("tiktok")
+def test_tiktok_features(tiktok: Dataset):
+    assert set(tiktok.features) == {"image", "audio"} and tiktok.source["absent_features"] == ["text"]
+    norms = {}
+    for name, array in tiktok.features.items():
+        assert array.shape == (6710, 128) and array.dtype == np.float32
+        norms[name] = np.linalg.norm(array, axis=1)
+    assert norms["image"].min() == pytest.approx(29.8, abs=.06) and norms["image"].max() == pytest.approx(49.4, abs=.06)
+    assert norms["audio"].min() == pytest.approx(1.17, abs=.006) and norms["audio"].mean() == pytest.approx(4.55, abs=.006)
+    assert tiktok.features["image"].min() >= 0
+    assert [len(np.unique(tiktok.features[name], axis=0)) for name in ("image", "audio")] == [6707, 6655]
+
+
+@needs("ml-1m")
+def test_ml1m_counts(ml1m: Dataset):
+    found = {name: (len(events), len(np.unique(events.users)), len(np.unique(events.items)), round(events.values.mean(), 4))
+             for name, events in ml1m.splits.items()}
+    assert found == {"train": (33_891, 740, 3_087, .5368), "valid": (10_401, 356, 2_506, .5283),
+                     "test": (7_331, 320, 2_203, .5454)}
+    ids = {kind: getattr(ml1m, kind)["id"].astype(int) for kind in ("users", "items")}
+    assert (ids["users"].max(), ids["items"].max()) == (838, 3_255) and min(ids["users"].min(), ids["items"].min()) == 1
+    titles = ml1m.items.set_index("id")["title"]
+    assert titles.notna().all() and titles["1"] == "Shawshank Redemption, The (1994)"
+
+
+@needs("ml-1m")
+def test_ml1m_is_a_temporal_split(ml1m: Dataset):
+    check_leakage(ml1m.splits, temporal="global")
+    assert list(ml1m.summary()["span"]) == ["2001-06-01 to 2002-03-31", "2002-04-01 to 2002-08-31",
+                                            "2002-09-01 to 2003-01-31"]
+
+
+@needs("ml-1m")
+def test_ml1m_cold_slices(ml1m: Dataset):
+    users, items = ml1m.train.user_counts(), ml1m.train.item_counts()
+    seen = {name: (users[events.users] > 0, items[events.items] > 0) for name, events in ml1m.splits.items()}
+    user_seen, item_seen = seen["test"]
+    assert (user_seen & item_seen).sum() == 4_153 and (user_seen & item_seen).mean() == pytest.approx(.566, abs=5e-4)
+    assert (~user_seen).sum() == 3_111 and (~item_seen).sum() == 93 and (~user_seen & ~item_seen).sum() == 26
+    assert np.logical_and(*seen["valid"]).mean() == pytest.approx(.635, abs=5e-4)
+    warm = (users[ml1m.test.users] > 3) & (items[ml1m.test.items] > 3)
+    assert warm.sum() == 3_522
+
+
+@needs("ml-1m")
+def test_ml1m_published_flags_agree(ml1m: Dataset):
+    "The frames carry their own `not_cold`; ours is computed from the training split."
+    with zipfile.ZipFile(paths.data / "ml-1m" / "ml-1m.zip") as archive:
+        frame = load_pickle(io.BytesIO(archive.read("ml-1m/test_ood2.pkl")))
+    users, items = ml1m.train.user_counts(), ml1m.train.item_counts()
+    ours = (users[ml1m.test.users] > 0) & (items[ml1m.test.items] > 0)
+    assert (ours == frame["not_cold"].to_numpy(bool)).all()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in ("tiktok", "ml-1m")])
+def test_saved_and_loaded_again(name: str, request: pytest.FixtureRequest, tmp_path: Path):
+    dataset = request.getfixturevalue(name.replace("-", ""))
+    back = load_dataset(save_dataset(dataset, tmp_path / name))
+    assert back.summary().loc[list(dataset.splits)].equals(dataset.summary()) and back.source == dataset.source
+    for split, events in dataset.splits.items():
+        assert np.array_equal(back.splits[split].pair_keys(), events.pair_keys())

@@ -199,7 +199,7 @@ def _choose(recipe: Recipe, dataset: Dataset, seed: int, judges: Mapping, log: P
     shape_of = lambda at: {**recipe.shape, **{name: rows[at][name] for name in recipe.choices}}
     return epochs, {name: (learned_state(models[at]), shape_of(at)) for name, at in best.items()}
 
-
+# %% ../nbs/82_recipes.ipynb #a58fc417
 def load(
     folder: str | Path,          # written by `train`
     dataset: Dataset,            # the data set it was trained on
@@ -258,7 +258,7 @@ SETTINGS["quick"] = tuple(
             fit=recipe.fit and FitConfig(n_epochs=3, learning_rate=.02))
     for recipe in SETTINGS["world"])
 
-
+# %% ../nbs/82_recipes.ipynb #13b8f9ac
 def recipe_for(
     settings: str,  # a key of `SETTINGS`
     model: str,     # a model with settings there

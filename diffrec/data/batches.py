@@ -79,7 +79,8 @@ def _whole_weights(weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     "Weights as integers whose sum, times the users, fits into 63 bits; weights above 0 stay above 0."
     weights = np.asarray(weights, np.float64)
     if weights.shape != (shape[1],) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError(f"weights must be {shape[1]} finite numbers >= 0, not all 0; got shape {list(weights.shape)}")
+        raise ValueError(f"weights must be {shape[1]} finite numbers >= 0, not all 0; "
+                         f"got shape {list(weights.shape)}")
     whole = np.floor(weights / weights.sum() * (2**62 // (shape[0] + 1) - shape[1]))
     return np.maximum(whole, weights > 0).astype(np.int64)
 
@@ -175,5 +176,6 @@ class LabelledBatches:
         epoch: int,  # number of the epoch, from 0
     ) -> Epoch:      # of ceil(N / batch_size) Labelled
         "The pairs in the order of one epoch."
-        order = torch.from_numpy(rng_for(self.seed, f"labels of epoch {epoch}").permutation(len(self.columns.users)))
+        rng = rng_for(self.seed, f"labels of epoch {epoch}")
+        order = torch.from_numpy(rng.permutation(len(self.columns.users)))
         return Epoch(Labelled(*(column[order] for column in self.columns)), self.batch_size)

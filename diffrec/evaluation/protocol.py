@@ -126,7 +126,8 @@ def judge_lists(
         has_any = np.isin(users, events.users)
         for k in ks:
             bits = novelty_at_k(ranked, train.item_counts(), dataset.n_users, k)[has_any]
-            parts.append(pd.DataFrame({"user": users[has_any], "metric": "novelty", "k": k, "value": bits, "slice": "all"}))
+            parts.append(pd.DataFrame({"user": users[has_any], "slice": "all", "metric": "novelty", "k": k,
+                                       "value": bits}))
     frame = pd.concat(parts, ignore_index=True)[["user", "slice", "metric", "k", "value"]]
     return frame.astype({"slice": "category", "metric": "category"}).dropna(subset="value", ignore_index=True)
 

@@ -18,7 +18,7 @@ from .rating import AucByUser, auc_by_user, user_statistic
 
 # %% ../../nbs/75_evaluation.summary.ipynb #da4e473e
 def _trainings(frame: pd.DataFrame) -> pd.DataFrame:
-    "The distinct (model, seed) of a frame with a column `training` that numbers them; `seed` is Int64, maybe missing."
+    "The distinct (model, seed) of a frame, sorted; `seed` is Int64, missing for models without seeds."
     seeds = frame["seed"] if "seed" in frame else pd.Series(pd.NA, frame.index)
     frame = frame[["model"]].astype("string").assign(seed=seeds.astype("Int64"))
     found = frame.drop_duplicates().sort_values(["model", "seed"], ignore_index=True)

@@ -151,8 +151,13 @@ class ItemKNN(Recommender):
         self,
         interactions: sp.csr_array,  # [U, I] training events
         similarity: sp.csr_array,    # [I, I] row i: the neighbours that item i votes for
+        popularity: float = 0.0,     # >= 0, weight of an item's count as a share of the largest count
     ):
         super().__init__(*interactions.shape)
+        if popularity < 0:
+            raise ValueError(f"popularity must be >= 0, got {popularity}")
+        counts = np.asarray(interactions.sum(axis=0), np.float32)
+        self.register_buffer("item_level", torch.from_numpy(popularity * counts / max(counts.max(), 1)))
         check_shape({"I": self.n_items}, similarity=(similarity, "I I"))
         for name, matrix in {"chosen": interactions, "near": similarity}.items():
             self.register_buffer(f"{name}_pointers", torch.from_numpy(matrix.indptr.astype(np.int64)))
@@ -160,11 +165,11 @@ class ItemKNN(Recommender):
             self.register_buffer(f"{name}_weights", torch.from_numpy(matrix.data.astype(np.float32)))
 
     def scores(self, users: Tensor) -> Tensor:
-        "[B, I] sums of votes; 0 where nothing votes."
+        "[B, I] sums of votes, and the popularity."
         owners, at = entries_of_rows(self.chosen_pointers, users)
         voters, entries = entries_of_rows(self.near_pointers, self.chosen_items[at])
         votes = self.chosen_weights[at][voters] * self.near_weights[entries]
-        total = votes.new_zeros(len(users) * self.n_items)
+        total = self.item_level.repeat(len(users))
         total.index_add_(0, owners[voters] * self.n_items + self.near_items[entries], votes)
         return total.view(len(users), self.n_items)
 

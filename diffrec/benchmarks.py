@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['one_thread', 'interleaved', 'cost_ratios', 'cost_rows', 'CpuWatch', 'time_to', 'peak_memory_of', 'rank_made_up',
-           'bare_top_k', 'bare_epoch', 'implicit_bpr_curve', 'PygLightGCN', 'plot_quality_by_time']
+           'bare_top_k', 'bare_epoch', 'implicit_bpr_curve', 'PygLightGCN', 'plot_cost_ratios']
 
 # %% ../nbs/85_benchmarks.ipynb #719b176d
 import importlib
@@ -23,6 +23,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -30,6 +31,7 @@ from tqdm import tqdm
 from .artifacts import result_rows
 from .core import generator_for, rng_for
 from .evaluation.ranking import top_k
+from .evaluation.rows import pick_rows
 from .pictures import new_axes
 from .style import color_of
 
@@ -68,15 +70,16 @@ def interleaved(
 def cost_ratios(
     timings: pd.DataFrame,  # from `interleaved`
     peer: str,              # the name to divide by
-) -> pd.DataFrame:          # [names, 6] indexed by name: CPU seconds and ratio, each median, low and high
+) -> pd.DataFrame:          # [names, 7] by name: CPU seconds and ratio, each median, low, high; ratio of the smallest
     "Median, smallest and largest CPU seconds of each name, and its ratio to a peer turn by turn."
     turns = timings.pivot(index="turn", columns="name", values="cpu_seconds")[list(timings["name"].unique())]
     if peer not in turns:
         raise ValueError(f"{peer!r} was not measured; there are {list(turns.columns)}")
     ratio = turns.div(turns[peer], axis=0)
-    return pd.DataFrame({f"{what}{end}": getattr(table, statistic)() for what, table in
-                         [("cpu_seconds", turns), ("ratio", ratio)]
-                         for end, statistic in [("", "median"), ("_low", "min"), ("_high", "max")]})
+    costs = pd.DataFrame({f"{what}{end}": getattr(table, statistic)() for what, table in
+                          [("cpu_seconds", turns), ("ratio", ratio)]
+                          for end, statistic in [("", "median"), ("_low", "min"), ("_high", "max")]})
+    return costs.assign(ratio_of_smallest=costs["cpu_seconds_low"] / costs["cpu_seconds_low"][peer])
 
 
 def cost_rows(
@@ -84,16 +87,18 @@ def cost_rows(
     peer: str,                      # what the others are compared with
     run: str,                       # name of the report
     dataset: str,                   # what was worked on
-) -> pd.DataFrame:                  # result rows: `cpu_seconds` of each name, `cpu_ratio` of each but the peer
+) -> pd.DataFrame:                  # result rows: `cpu_seconds`, `cpu_ratio` and `cpu_ratio_of_smallest`
     "Costs as result rows; intervals are the smallest and largest turn, `n` counts the turns."
     common = dict(run=run, dataset=dataset, split="test", slice="all", n=timings["turn"].nunique())
     rows = []
     for name, found in cost_ratios(timings, peer).iterrows():
-        for metric, versus, column in [("cpu_seconds", "", "cpu_seconds"), ("cpu_ratio", peer, "ratio")]:
-            if metric == "cpu_seconds" or name != peer:
-                rows.append(common | dict(model=name, versus=versus, metric=metric, value=found[column],
-                                          ci_low=found[f"{column}_low"], ci_high=found[f"{column}_high"]))
-    return result_rows(rows)
+        rows.append(dict(metric="cpu_seconds", value=found["cpu_seconds"], ci_low=found["cpu_seconds_low"],
+                         ci_high=found["cpu_seconds_high"], versus="", model=name))
+        if name != peer:
+            rows.append(dict(metric="cpu_ratio", value=found["ratio"], ci_low=found["ratio_low"],
+                             ci_high=found["ratio_high"], versus=peer, model=name))
+            rows.append(dict(metric="cpu_ratio_of_smallest", value=found["ratio_of_smallest"], versus=peer, model=name))
+    return result_rows([common | row for row in rows])
 
 # %% ../nbs/85_benchmarks.ipynb #1fd97391
 class CpuWatch:
@@ -200,8 +205,9 @@ def bare_epoch(
 ) -> None:
     "One pass over batches: loss, gradient, step."
     for batch in batches:
+        loss = model.loss(batch, generator)
         optimizer.zero_grad()
-        model.loss(batch, generator).backward()
+        loss.backward()
         optimizer.step()
 
 # %% ../nbs/85_benchmarks.ipynb #df06fa2e
@@ -283,25 +289,29 @@ class PygLightGCN:
             self.model.recommendation_loss(chosen, others, lambda_reg=0.0).backward()
             optimizer.step()
 
-# %% ../nbs/85_benchmarks.ipynb #3c314169
-def plot_quality_by_time(
-    curves: pd.DataFrame,    # columns model, setting, cpu_seconds, quality
-    target: float,           # quality to be reached
-    ax: Axes | None = None,  # where to draw
+# %% ../nbs/85_benchmarks.ipynb #d5b85991
+def plot_cost_ratios(
+    rows: pd.DataFrame,                             # result rows with the metric `cpu_ratio`
+    limits: Mapping[tuple[str, str], float] | None = None,  # (model, peer) -> largest ratio allowed
+    ax: Axes | None = None,                         # where to draw
 ) -> Axes:
-    "Quality against CPU seconds, a line for each setting of each model, its arrival at the target marked."
-    if missing := [name for name in ("model", "setting", "cpu_seconds", "quality") if name not in curves]:
-        raise ValueError(f"curves lack the columns {missing}; they have {list(curves.columns)}")
-    ax = ax or new_axes(3.4)
-    ax.axhline(target, color="#222222", linewidth=1, linestyle="--", gid="target")
-    for (model, setting), curve in curves.groupby(["model", "setting"], sort=False):
-        color, arrival = color_of(model), time_to(curve, target)
-        first = f"line {model}" not in {line.get_gid() for line in ax.lines}
-        ax.plot(curve["cpu_seconds"], curve["quality"], color=color, gid=f"line {model}", linewidth=1.2,
-                label=model if first else None)
-        if not np.isnan(arrival):
-            ax.plot(arrival, curve.set_index("cpu_seconds")["quality"][arrival], "o", color=color, markersize=7,
-                    markeredgecolor="white", gid=f"arrival {model} {setting}", zorder=4)
-    ax.set(xlabel="CPU seconds", ylabel="quality", xlim=(0, None))
-    ax.legend(loc="lower right")
+    "Cost ratios with their smallest and largest turn, the line of equal cost, and limits as open triangles."
+    picked, limits = pick_rows(rows, "cpu_ratio", paired=True), dict(limits or {})
+    ax = ax or new_axes(1.2 + .34 * len(picked))
+    ax.axvline(1, color="#222222", linewidth=1.2, gid="equal")
+    for height, row in enumerate(picked.itertuples()):
+        color, limit = color_of(row.model), limits.get((row.model, row.versus))
+        ax.hlines(height, row.ci_low, row.ci_high, color=color, linewidth=2.2, gid=f"turns {row.model}")
+        ax.plot(row.value, height, "o", color=color, markersize=7, gid=f"ratio {row.model}")
+        text = f"{row.value:.2f} of {row.versus}"
+        if limit is not None:
+            ax.plot(limit, height, "<", color="#222222", markerfacecolor="white", markersize=7, gid=f"limit {row.model}")
+            text += f"\nlimit {limit:g}"
+        ax.text(1.02, height, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
+    ax.set(xscale="log", yticks=range(len(picked)), yticklabels=picked["model"], ylim=(len(picked) - .4, -.6))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("CPU seconds as a ratio to the peer's   (triangle: limit)", loc="left")
+    ax.grid(axis="y", visible=False)
     return ax

@@ -162,8 +162,10 @@ def plot_slices(
         last = int(np.flatnonzero(found["value"].notna())[-1])
         ends[model] = (x[last], found["value"].iloc[last])
     sizes = picked.groupby("slice")["n"].agg(["min", "max"]).reindex(slices).itertuples()
-    texts = [f"{size.Index}\n" + _count_text(size.min, size.max) for size in sizes]
-    ax.set(title=_title(picked, metric, k), ylabel=metric_name(metric, k), xticks=range(len(slices)), xticklabels=texts)
+    texts = [size.Index.replace("_", "\n") + "\n" + _count_text(size.min, size.max) for size in sizes]
+    ax.set(title=_title(picked, metric, k), ylabel=metric_name(metric, k), xticks=range(len(slices)), xticklabels=texts,
+           xlabel="slice, and how many were judged")
+    ax.tick_params(axis="x", labelsize=9 if len(slices) < 6 else 8)
     ax.grid(axis="x", visible=False)
     ax.set_xlim(-.4, len(slices) - .65)
     label_ends(ax, ends)
@@ -171,10 +173,10 @@ def plot_slices(
 
 
 def _count_text(least: Any, most: Any) -> str:
-    "`n = 1,203`, or the range where models were judged on different numbers; empty if unknown."
+    "`1,203`, or the range where models were judged on different numbers; empty if unknown."
     if pd.isna(least):
         return ""
-    return f"n = {least:,}" if least == most else f"n = {least:,} to {most:,}"
+    return f"{least:,}" if least == most else f"{least:,}\N{EN DASH}{most:,}"
 
 # %% ../nbs/81_figures.ipynb #239ceabc
 def plot_distance_to_ceiling(

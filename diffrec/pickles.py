@@ -79,9 +79,10 @@ def _dtype(arguments: tuple, state: tuple | None) -> np.dtype:
 
 def _filled(values: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
     "An array of `shape` from bytes, or from a list if `dtype` is object."
-    count = math.prod(shape)
-    if min(shape, default=0) < 0 or isinstance(values, list) != (dtype == object):
+    if not (isinstance(dtype, np.dtype) and isinstance(shape, tuple) and all(type(size) is int for size in shape)
+            and min(shape, default=0) >= 0 and isinstance(values, list if dtype == object else (bytes, bytearray))):
         raise RefusedPickle(f"it describes an array of {dtype} and shape {shape} from {type(values).__name__}")
+    count = math.prod(shape)
     if len(values) != (count if dtype == object else count * dtype.itemsize):
         raise RefusedPickle(f"an array of {dtype} and shape {shape} does not have {len(values)} values or bytes")
     if dtype == object:
@@ -110,10 +111,13 @@ def _scalar(arguments: tuple, state: None) -> np.generic:
 def _sparse(kind: str, state: dict) -> Any:
     "A COO or CSR matrix or array whose indices were checked against its shape."
     shape, data = state["_shape"], state["data"]
+    names = ["indices", "indptr"] if kind.startswith("csr") else ["coords"] if "coords" in state else ["row", "col"]
+    places = state["coords"] if names == ["coords"] else tuple(state[name] for name in names)
+    if len(shape) != 2 or data.dtype.kind not in "biuf" or any(place.dtype.kind not in "iu" for place in places):
+        raise RefusedPickle("its matrix is not one of numbers at whole places in rows and columns")
     if kind.startswith("coo"):
-        places = state["coords"] if "coords" in state else (state["row"], state["col"])
         return getattr(sp, kind)((data, places), shape=shape)
-    matrix = getattr(sp, kind)((data, state["indices"], state["indptr"]), shape=shape)
+    matrix = getattr(sp, kind)((data, *places), shape=shape)
     matrix.check_format(full_check=True)
     return matrix
 
@@ -151,9 +155,11 @@ _ARGUMENT = {instruction.code.encode("latin-1"): 0 if instruction.arg is None el
              for instruction in pickletools.opcodes}               # bytes of the argument; below 0 it tells its length
 _WIDTH = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
           pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}
+_APART = b"r.\x82\x83\x84"                                         # places, the end, and registered extensions
 _RUN = re.compile(b"(?s)(?:" + b"|".join(
-    b"[" + re.escape(b"".join(code for code, n in _ARGUMENT.items() if n == size and code not in b"r.")) + b"]"
+    b"[" + re.escape(b"".join(code for code, n in _ARGUMENT.items() if n == size and code not in _APART)) + b"]"
     + b"." * size for size in (0, 1, 2, 4, 8)) + b")*+")
+_NAME = re.compile(b"c[^\n]*\n[^\n]*\n")                          # the instruction that names a class
 
 
 def _check_claims(
@@ -168,14 +174,14 @@ def _check_claims(
         if code in (b"", b"."):
             return
         if code == b"c":
-            at = data.find(b"\n", data.find(b"\n", at) + 1) + 1
+            named = _NAME.match(data, at)
+            at = named.end() if named else len(data)
         elif not (width or code == b"r"):
             raise RefusedPickle(f"byte {at} is the instruction {code}, which no data file needs")
         else:
             at += 5 if code == b"r" else 1 + width + claim
-        if claim > len(data) or at <= 0:
-            raise RefusedPickle(f"an instruction near byte {at} claims {claim:,} places or bytes of a file that has "
-                                f"{len(data):,} bytes, or it is cut short")
+        if claim > len(data):
+            raise RefusedPickle(f"an instruction claims {claim:,} places or bytes of a file that has {len(data):,}")
 
 # %% ../nbs/03_pickles.ipynb #aaa33d4d
 _PLAIN = {int, str, float, bool, bytes, type(None)}
@@ -188,8 +194,9 @@ def _built(
     "`value` with every record in it replaced by what it describes."
     if isinstance(value, _Record):
         if value.value is None:
-            arguments = value.arguments[1:] if value.kind in ("array", "index") else value.arguments
-            value.value = _BUILDERS[value.kind](_built(arguments, done), _built(value.state, done))
+            first_is_class = value.kind in ("array", "index")
+            arguments = tuple(_built(part, done) for part in value.arguments[first_is_class:])
+            value.value = _BUILDERS[value.kind](arguments, _built(value.state, done))
         return value.value
     if type(value) in (list, tuple) and id(value) not in done:
         done[id(value)] = type(value)([part if type(part) in _PLAIN else

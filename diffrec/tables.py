@@ -68,13 +68,14 @@ def results_table(
         helping = found["metric"].str.contains("(", regex=False) | found["metric"].str.startswith("dropped_")
         pairs = found[~helping & (found["versus"] == "")][["metric", "k"]].drop_duplicates().itertuples(index=False)
         metrics = [(metric, None if pd.isna(k) else int(k)) for metric, k in pairs]
-    columns, printed, shown = {}, dict(published or {}), [metric for metric, _ in metrics]
-    if wrong := sorted(metric for metric in printed if shown.count(metric) != 1):
+    columns, printed, asked = {}, dict(published or {}), [metric for metric, _ in metrics]
+    if wrong := sorted(metric for metric in printed if asked.count(metric) != 1):
         raise ValueError(f"published values of {wrong} need one cut-off each; the table shows {list(metrics)}")
     for metric, k in metrics:
         columns |= _metric_columns(found, metric, k, printed.get(metric, {}), digits)
     models = [*found["model"].unique(), *(model for cells in printed.values() for model in cells)]
-    index = pd.Index(dict.fromkeys(models), name="model", dtype=object)
+    shown = {model for cells in columns.values() for model in cells}
+    index = pd.Index([model for model in dict.fromkeys(models) if model in shown], name="model", dtype=object)
     return pd.DataFrame({title: [cells.get(model, "") for model in index] for title, cells in columns.items()}, index)
 
 # %% ../nbs/83_tables.ipynb #251d0bbe

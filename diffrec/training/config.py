@@ -84,10 +84,12 @@ def learning_rate_at(
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     after = step - config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "step":
+        return config.learning_rate * config.decay_factor ** (after // config.decay_steps)
     progress = min(after / max(n_steps - config.warmup_steps, 1), 1.0)
-    scale = {"constant": 1.0, "linear": 1.0 - progress, "cosine": .5 * (1 + math.cos(math.pi * progress)),
-             "step": config.decay_factor ** (after // config.decay_steps)}
-    return config.learning_rate * scale[config.schedule]
+    return config.learning_rate * (1.0 - progress if config.schedule == "linear" else .5 + .5 * math.cos(math.pi * progress))
 
 # %% ../../nbs/47_training.config.ipynb #d908ccdd
 def make_optimizer(
@@ -111,8 +113,13 @@ def learned_state(
     model: nn.Module,  # any module
 ) -> dict[str, torch.Tensor]:
     "A copy on the CPU of the state dict without the parameters that are frozen."
+    return {name: value.detach().cpu().clone() for name, value in _learned(model).items()}
+
+
+def _learned(model: nn.Module) -> dict[str, torch.Tensor]:
+    "The state dict, not copied, without the parameters that are frozen."
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items() if name not in frozen}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def load_learned_state(
@@ -120,7 +127,7 @@ def load_learned_state(
     state: Mapping[str, torch.Tensor],  # from `learned_state`
 ) -> None:
     "Put a learned state into a model; raises `ValueError` naming entries that do not fit."
-    expected = learned_state(model)
+    expected = _learned(model)
     wrong = sorted({name for name in set(state) | set(expected)
                     if name not in state or name not in expected or state[name].shape != expected[name].shape})
     if wrong:

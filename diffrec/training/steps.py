@@ -90,24 +90,30 @@ class RunningLoss:
 
     def add(
         self,
-        loss: Tensor,   # scalar, detached
+        loss: Tensor,   # scalar
         weight: float,  # rows that it stands for
         step: int,      # for messages
     ) -> None:
-        "Put a loss aside; read those that wait when they are many."
-        self.waiting.append((loss, weight, step))
+        "Add a loss now, or put it aside and read those that wait when they are many."
+        if self.wait == 1:
+            return self._take(loss.item(), weight, step)
+        self.waiting.append((loss.detach(), weight, step))
         if len(self.waiting) >= self.wait:
             self.read()
 
     def read(self) -> None:
-        "Add up what waits; raises `FloatingPointError` naming epoch and step of a loss that is not finite."
+        "Add up what waits, with a single wait for the device."
         waiting, self.waiting = self.waiting, []
-        values = [loss.item() for loss, *_ in waiting] if self.wait == 1 else _many_items(waiting)
+        values = torch.stack([loss.float() for loss, *_ in waiting]).tolist() if waiting else []
         for value, (_, weight, step) in zip(values, waiting):
-            if not math.isfinite(value):
-                raise FloatingPointError(f"the loss is {value} in epoch {self.epoch}, step {step}; try a lower "
-                                         "learning rate, clip_norm, or a higher precision")
-            self.total += value * weight
+            self._take(value, weight, step)
+
+    def _take(self, value: float, weight: float, step: int) -> None:
+        "Add a number; raises `FloatingPointError` naming epoch and step if it is not finite."
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} in epoch {self.epoch}, step {step}; try a lower "
+                                     "learning rate, clip_norm, or a higher precision")
+        self.total += value * weight
 
     def collect(self) -> float:
         "Bring the sums of all processes to the main one; the mean over all rows so far."
@@ -115,11 +121,6 @@ class RunningLoss:
         total = sum(gather_parts(self.total))
         self.total = total if current_process().rank == 0 else 0.0
         return total / self.n_rows if self.n_rows else math.nan
-
-
-def _many_items(waiting: list[tuple]) -> list[float]:
-    "The numbers of many scalars with a single wait for the device."
-    return torch.stack([loss.float() for loss, *_ in waiting]).tolist() if waiting else []
 
 # %% ../../nbs/49_training.steps.ipynb #2eca85dc
 class WeightAverage:
@@ -210,7 +211,7 @@ class Stepper:
         if index == 0:
             self.optimizer.zero_grad(set_to_none=True)        # here the memory is at once used again
         (value if self.scaler is None else self.scaler.scale(value)).backward()
-        self.running.add(value.detach(), n_rows / n_processes, self.n_steps)
+        self.running.add(value, n_rows / n_processes, self.n_steps)
 
 # %% ../../nbs/49_training.steps.ipynb #c7aac8c7
 @contextmanager

@@ -96,7 +96,9 @@ def result_rows(
         raise ValueError(f"result rows have unknown columns {unknown}; known are {list(ROW_COLUMNS)}")
     for column in ROW_COLUMNS:
         if column not in frame:
-            frame[column] = _DEFAULTS.get(column, pd.NA)
+            frame[column] = np.nan
+        if column in _DEFAULTS:
+            frame[column] = frame[column].where(frame[column].notna(), _DEFAULTS[column])
     frame = frame[list(ROW_COLUMNS)].astype(ROW_COLUMNS).reset_index(drop=True)
     for column in ("run", "dataset", "split", "model", "metric", "value"):
         if frame[column].isna().any():
@@ -199,8 +201,16 @@ class Measure:
     def __exit__(self, *error: Any) -> None:
         self.seconds = time.perf_counter() - self._wall
         self.cpu_seconds = time.process_time() - self._cpu
-        unit = 1 if platform.system() == "Darwin" else 1024          # ru_maxrss: bytes there, KiB on Linux
-        self.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        self.peak_mib = _peak_bytes() / 2**20
+
+
+def _peak_bytes() -> int:
+    "Peak resident memory; on Linux from /proc, because `ru_maxrss` may be inherited from the parent process."
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+    unit = 1 if platform.system() == "Darwin" else 1024          # ru_maxrss: bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def run_record(

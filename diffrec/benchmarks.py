@@ -265,7 +265,8 @@ class PygLightGCN:
         items = items + self.n_users
         self.edges = torch.stack([torch.cat([users, items]), torch.cat([items, users])]).long()
         if as_matrix:
-            matrix = sp.coo_array((np.ones(self.edges.shape[1], np.float32), self.edges.numpy()), (len(start),) * 2).tocsr()
+            ones = np.ones(self.edges.shape[1], np.float32)
+            matrix = sp.coo_array((ones, self.edges.numpy()), (len(start),) * 2).tocsr()
             parts = (torch.as_tensor(part) for part in (matrix.indptr, matrix.indices, matrix.data))
             self.edges = torch.sparse_csr_tensor(*parts, matrix.shape, check_invariants=True)
         self.model = geometric.LightGCN(len(start), start.shape[1], n_layers)
@@ -305,7 +306,8 @@ def plot_cost_ratios(
         ax.plot(row.value, height, "o", color=color, markersize=7, gid=f"ratio {row.model}")
         text = f"{row.value:.2f} of {row.versus}"
         if limit is not None:
-            ax.plot(limit, height, "<", color="#222222", markerfacecolor="white", markersize=7, gid=f"limit {row.model}")
+            ax.plot(limit, height, "<", color="#222222", markerfacecolor="white", markersize=7, zorder=1.5,
+                    gid=f"limit {row.model}")
             text += f"\nlimit {limit:g}"
         ax.text(1.02, height, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
     ax.set(xscale="log", yticks=range(len(picked)), yticklabels=picked["model"], ylim=(len(picked) - .4, -.6))

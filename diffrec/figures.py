@@ -133,7 +133,8 @@ def plot_uplift_forest(
                 markerfacecolor=color if clear else "white", gid=f"uplift {name}")
         _beside(ax, height, value_text(row._asdict()))
     several = len(controls) > 1
-    _name_rows(ax, [f"{row.model} \N{MINUS SIGN} {row.versus}" if several else row.model for row in picked.itertuples()])
+    _name_rows(ax, [f"{row.model} \N{MINUS SIGN} {row.versus}" if several else row.model
+                    for row in picked.itertuples()])
     over = "its control" if several else controls[0]
     ax.set(title=_title(picked, metric, k))
     ax.set_xlabel(f"difference to {over}   (open circle: the interval holds zero)", loc="left")

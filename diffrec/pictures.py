@@ -132,7 +132,8 @@ def plot_degrees(
     for place, (name, degrees) in enumerate(counts.items()):
         degrees = np.asarray(degrees)
         if degrees.ndim != 1 or not (degrees > 0).any() or (degrees < 0).any():
-            raise ValueError(f"counts of {name!r} must be [N] numbers >= 0, some above 0; got shape {list(degrees.shape)}")
+            raise ValueError(f"counts of {name!r} must be [N] numbers >= 0, some above 0; "
+                             f"got shape {list(degrees.shape)}")
         values, repeats = np.unique(degrees[degrees > 0], return_counts=True)
         share = repeats[::-1].cumsum()[::-1] / len(degrees)
         none = int((degrees == 0).sum())

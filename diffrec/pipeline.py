@@ -101,7 +101,7 @@ def report_steps(
     ranking, rating, n_seeds = REPORTS[name]
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
     data = f"{folder}/data"
-    settings, seeds = ("quick" if quick else name), list(range(1 if quick else n_seeds))
+    seeds = list(range(1 if quick else n_seeds))
     if name == "world":
         prepare = [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb",
                         {"preset": "toy" if quick else "demo", "seed": 0, "out": data})]
@@ -111,7 +111,9 @@ def report_steps(
     work = []
     for kind, models, run in [("ranking", ranking, "40_evaluate_ranking"), ("rating", rating, "41_evaluate_rating")]:
         if models:
-            source = f"{data}/ratings" if kind == "rating" and name == "world" else data
+            source, settings = data, "quick" if quick else name
+            if kind == "rating" and name == "world":
+                source, settings = f"{data}/ratings", "quick" if quick else "world-ratings"
             shared = {"data": source, "out": f"{folder}/{kind}"}
             work += [Step("20_train_classics", f"{folder}/20_train_{kind}.ipynb",
                           {**shared, "settings": settings, "models": models, "seeds": seeds}),

@@ -230,9 +230,12 @@ SETTINGS: dict[str, tuple[Recipe, ...]] = {
     "tiktok": (
         Recipe("popularity"),
         Recipe("item_knn", choices=_KNN),
-        Recipe("mf_bpr", {"n_factors": 64, "weight_decay": .1}, fit=_bpr(100, learning_rate=2e-3), n_negatives=4),
-        Recipe("vbpr", {"n_factors": 64, "n_visual_factors": 64, "weight_decay": .1}, fit=_bpr(100, learning_rate=2e-3)),
-        Recipe("neumf", {"n_factors": 64, "weight_decay": .1}, fit=_bpr(100, learning_rate=2e-3)),
+        Recipe("mf_bpr", {"n_factors": 64, "weight_decay": .1}, n_negatives=4,
+               fit=_bpr(100, learning_rate=2e-3, min_epochs=40)),
+        Recipe("vbpr", {"n_factors": 64, "n_visual_factors": 32, "weight_decay": .1}, n_negatives=4,
+               fit=_bpr(100, learning_rate=2e-3, min_epochs=40)),
+        Recipe("neumf", {"n_factors": 64, "weight_decay": .1}, n_negatives=4,
+               fit=_bpr(100, learning_rate=2e-3, min_epochs=40)),
         Recipe("lightgcn", {"n_factors": 64, "n_layers": 3, "weight_decay": 1e-4}, fit=_bpr(150, patience=20))),
     "ml-1m": (
         Recipe("popularity"),
@@ -245,20 +248,26 @@ SETTINGS: dict[str, tuple[Recipe, ...]] = {
     "world": (
         Recipe("popularity"),
         Recipe("item_knn", choices=_KNN),
-        Recipe("prior", choices=_PRIOR),
         Recipe("mf_bpr", {"n_factors": 32, "weight_decay": .02}, fit=_bpr(80, learning_rate=5e-3), batch_size=1024),
         Recipe("vbpr", {"n_factors": 32, "n_visual_factors": 32, "weight_decay": .02},
                fit=_bpr(80, learning_rate=5e-3), batch_size=1024),
         Recipe("neumf", {"n_factors": 32, "weight_decay": .05}, fit=_bpr(80, learning_rate=5e-3), batch_size=1024),
         Recipe("lightgcn", {"n_factors": 32, "n_layers": 2, "weight_decay": 5e-3},
-               fit=_bpr(80, learning_rate=5e-3), batch_size=1024),
-        Recipe("mf", {"n_factors": 32, "biases": False, "init_std": .1}, fit=_bpr(60, weight_decay=1e-4)),
-        Recipe("mf_bias", {"n_factors": 32, "init_std": .01}, fit=_bpr(60, weight_decay=1e-4))),
+               fit=_bpr(80, learning_rate=5e-3), batch_size=1024)),
+    "world-ratings": (
+        Recipe("popularity"),
+        Recipe("prior", choices=_PRIOR),
+        Recipe("mf", {"n_factors": 32, "biases": False}, fit=FitConfig(
+            n_epochs=80, learning_rate=5e-3, weight_decay=3e-4, patience=10, min_epochs=30)),
+        Recipe("mf_bias", {"n_factors": 32}, fit=FitConfig(
+            n_epochs=80, learning_rate=5e-3, weight_decay=3e-4, patience=10, min_epochs=30)),
+        Recipe("lightgcn", {"n_factors": 32, "n_layers": 2}, fit=FitConfig(
+            n_epochs=80, learning_rate=1e-2, weight_decay=1e-4, patience=10, min_epochs=30))),
 }
 SETTINGS["quick"] = tuple(
     replace(recipe, choices={name: values[:2] for name, values in recipe.choices.items()}, batch_size=256,
             fit=recipe.fit and FitConfig(n_epochs=3, learning_rate=.02))
-    for recipe in SETTINGS["world"])
+    for recipe in {recipe.model: recipe for name in ("world-ratings", "world") for recipe in SETTINGS[name]}.values())
 
 # %% ../nbs/82_recipes.ipynb #13b8f9ac
 def recipe_for(

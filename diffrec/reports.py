@@ -109,7 +109,8 @@ details.code { margin: .5rem 0; } details.code summary { color: #999; font-size:
 table { border-collapse: collapse; font-size: 14px; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .75rem; text-align: right; border: 0; border-bottom: 1px solid #e8e8e8; white-space: nowrap; }
 thead th { border-bottom: 2px solid #bbb; white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child, .text_cell_render :is(th, td) { text-align: left; } tbody tr:hover { background: #f7f8fa; }
+th:first-child, td:first-child, .text_cell_render :is(th, td) { text-align: left; }
+tbody tr:hover { background: #f7f8fa; }
 nav { font-size: 14px; margin: 1rem 0 2rem; } nav a { margin-right: 1.1rem; white-space: nowrap; }
 @media print { details.code { display: none; } body { margin: 0; max-width: none; } }
 """
@@ -128,7 +129,8 @@ def _body(executed: Path, code: str) -> str:
     _check_executed(notebook, executed)
     exporter = HTMLExporter(extra_loaders=[DictLoader({"report.j2": _TEMPLATE})], template_file="report.j2",
                             embed_images=True, exclude_anchor_links=False)
-    resources = {"metadata": {"path": str(executed.parent)}, "hide_code": code == "hidden", "open_code": code == "shown"}
+    resources = {"metadata": {"path": str(executed.parent)},
+                 "hide_code": code == "hidden", "open_code": code == "shown"}
     body, _ = exporter.from_notebook_node(notebook, resources)
     colours = HtmlFormatter(style="default").get_style_defs(".highlight")
     return f"<style>{_STYLE}{colours}</style>\n" + body

@@ -84,8 +84,9 @@ def use_style() -> None:
     "Set matplotlib's defaults to the style of the project; for the top of a notebook, never the library."
     mpl.rcParams.update(_STYLE)
 
-# %% ../nbs/77_style.ipynb #99ca0fab
-_METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}}
+# %% ../nbs/77_style.ipynb #219e2d98
+_METADATA = {"png": {"Software": None},
+             "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}}
 
 
 def save_figure(

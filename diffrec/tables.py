@@ -23,7 +23,8 @@ def _p_values(found: pd.DataFrame, metric: str, k: int | None, control: str) -> 
     "Texts of the corrected p-values of differences to a control, where there are rows of them."
     rows = found[(found["metric"] == f"p_holm({metric})") & (found["versus"] == control) & _has_cutoff(found, k)
                  & (found["selection"] == "valid")]
-    return {row.model: f", p {'< .001' if row.value < .001 else number_text(row.value, 3)}" for row in rows.itertuples()}
+    return {row.model: ", p < .001" if row.value < .001 else f", p {number_text(row.value, 3)}"
+            for row in rows.itertuples()}
 
 
 def _metric_columns(

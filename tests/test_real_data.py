@@ -46,7 +46,8 @@ def test_tiktok_matrices_are_read_safely(name: str, n_events: int):
 
 
 @needs("ml-1m")
-@pytest.mark.parametrize("name, n_rows", [("train", 33_891), ("valid", 10_401), ("valid_small", 5_200), ("test", 7_331)])
+@pytest.mark.parametrize("name, n_rows", [("train", 33_891), ("valid", 10_401), ("valid_small", 5_200),
+                                          ("test", 7_331)])
 def test_ml1m_frames_are_read_safely(name: str, n_rows: int):
     with zipfile.ZipFile(paths.data / "ml-1m" / "ml-1m.zip") as archive:
         frame = load_pickle(io.BytesIO(archive.read(f"ml-1m/{name}_ood2.pkl")))
@@ -59,7 +60,7 @@ def test_ml1m_frames_are_read_safely(name: str, n_rows: int):
 @needs("tiktok")
 def test_tiktok_counts(tiktok: Dataset):
     assert (tiktok.n_users, tiktok.n_items) == (9308, 6710)
-    assert {name: len(events) for name, events in tiktok.splits.items()} == {"train": 59_541, "valid": 3_051, "test": 6_130}
+    assert (len(tiktok.train), len(tiktok.valid), len(tiktok.test)) == (59_541, 3_051, 6_130)
     for split in ("valid", "test"):
         assert tiktok.splits[split].user_counts().max() == 1                  # one held-out item a user
     assert not np.intersect1d(tiktok.valid.users, tiktok.test.users).size     # nobody is both validated and tested
@@ -83,17 +84,18 @@ def test_tiktok_features(tiktok: Dataset):
         assert array.shape == (6710, 128) and array.dtype == np.float32
         norms[name] = np.linalg.norm(array, axis=1)
     assert norms["image"].min() == pytest.approx(29.8, abs=.06) and norms["image"].max() == pytest.approx(49.4, abs=.06)
-    assert norms["audio"].min() == pytest.approx(1.17, abs=.006) and norms["audio"].mean() == pytest.approx(4.55, abs=.006)
+    assert norms["audio"].min() == pytest.approx(1.17, abs=.006)
+    assert norms["audio"].mean() == pytest.approx(4.55, abs=.006)
     assert tiktok.features["image"].min() >= 0
     assert [len(np.unique(tiktok.features[name], axis=0)) for name in ("image", "audio")] == [6707, 6655]
 
 
 @needs("ml-1m")
 def test_ml1m_counts(ml1m: Dataset):
-    found = {name: (len(events), len(np.unique(events.users)), len(np.unique(events.items)), round(events.values.mean(), 4))
-             for name, events in ml1m.splits.items()}
-    assert found == {"train": (33_891, 740, 3_087, .5368), "valid": (10_401, 356, 2_506, .5283),
-                     "test": (7_331, 320, 2_203, .5454)}
+    counts = ml1m.summary()[["events", "users", "items"]].T.to_dict("list")
+    assert counts == {"train": [33_891, 740, 3_087], "valid": [10_401, 356, 2_506], "test": [7_331, 320, 2_203]}
+    liked = [events.values.astype(float).mean() for events in (ml1m.train, ml1m.valid, ml1m.test)]
+    assert liked == pytest.approx([.5368, .5283, .5454], abs=5e-5)
     ids = {kind: getattr(ml1m, kind)["id"].astype(int) for kind in ("users", "items")}
     assert (ids["users"].max(), ids["items"].max()) == (838, 3_255) and min(ids["users"].min(), ids["items"].min()) == 1
     titles = ml1m.items.set_index("id")["title"]

@@ -1,7 +1,7 @@
 """Training with real processes: killed in the middle of a save, and shared between two.
 
-The lessons of `50_training.fit` simulate interruptions within one process; here the processes are real. Each script below runs in
-a process of its own, so nothing of it leaks into the other tests.
+The lessons of `50_training.fit` simulate interruptions within one process; here the processes are real. Each script
+below runs in a process of its own, so nothing of it leaks into the other tests.
 """
 import json
 import os
@@ -101,7 +101,7 @@ def fingerprint(folder):
     return state["stepper"]["n_steps"], hashlib.sha256(text.encode() + content).hexdigest()
 
 top = Path(sys.argv[1])
-train(top / "alone", start=0)                                # here, so that the children inherit what is loaded lazily
+train(top / "alone", start=0)                        # here, so that the children inherit what is loaded lazily
 result, call = {"alone": fingerprint(top / "alone"), "runs": []}, 0
 while not result["runs"] or result["runs"][-1]["signal"]:
     folder = top / f"killed {call}"
@@ -123,16 +123,16 @@ def killed(tmp_path_factory):
 def test_a_run_killed_at_any_moment_ends_like_one_left_alone(killed):
     *interrupted, last = killed["runs"]
     assert {run["signal"] for run in interrupted} == {int(signal.SIGKILL)} and last["signal"] == 0
-    assert len(interrupted) > 30                                            # three saves, a dozen calls or so in each
-    assert {run["left"] for run in interrupted} == {None, 2, 3, 4}          # killed before, within and after every save
+    assert len(interrupted) > 30                                     # three saves, a dozen calls or so in each
+    assert {run["left"] for run in interrupted} == {None, 2, 3, 4}   # killed before, within and after every save
     assert all(run["end"] == killed["alone"] for run in killed["runs"])
 
 
 def test_a_kill_never_loses_the_last_whole_checkpoint(killed):
     steps = [run["left"] or 0 for run in killed["runs"]]
-    assert steps == sorted(steps)                                           # a later kill never leaves an earlier place
-    assert all(len(run["folders"]) == 1 for run in killed["runs"]           # and the next save sweeps away what it left,
-               if run["left"] != 4)                                         # if there is a next save
+    assert steps == sorted(steps)                                    # a later kill never leaves an earlier place
+    assert all(len(run["folders"]) == 1 for run in killed["runs"]    # and the next save sweeps away what it left,
+               if run["left"] != 4)                                  # if there is a next save
 
 
 SHARED = '''
@@ -190,7 +190,8 @@ def train(config, dropout=0., **extra):
     history = fit(model, batches, config, seed=0, validate=lambda: recall(rank_shared(model)), **extra)
     return model, history
 
-folder, config = Path(sys.argv[1]), FitConfig(n_epochs=4, learning_rate=.05, clip_norm=.5, ema_decay=.5, device="cpu")
+folder = Path(sys.argv[1])
+config = FitConfig(n_epochs=4, learning_rate=.05, clip_norm=.5, ema_decay=.5, device="cpu")
 result = {"place": list(current_process("cpu"))}
 for name, changed in {"plain": config, "accumulated": replace(config, gradient_accumulation=2)}.items():
     model, history = train(changed)
@@ -230,15 +231,15 @@ def test_two_processes_train_like_one(shared, name):
     assert (one["place"], two["place"]) == ([0, 1], [0, 2])
     assert two[name]["loss"] == pytest.approx(one[name]["loss"], rel=1e-5)
     for ours, theirs in zip(two[name]["weights"], one[name]["weights"], strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-4)      # float32 sums in another order, divided by Adam's small moments
+        assert ours == pytest.approx(theirs, abs=1e-4)   # float32 sums in another order, over Adam's small moments
     assert two["processes_agree"]
 
 
 def test_an_evaluation_gathered_over_processes_is_that_of_one(shared):
     one, two = shared
-    assert two["ranked"] == one["ranked"]                                   # the same lists in the same order ...
-    assert len(two["ranked"]) == 23                                         # ... one a user: 23 users, nobody padded
-    assert two["plain"]["valid"] == pytest.approx(one["plain"]["valid"], abs=1 / 115)    # one of 23 x 5 places may flip
+    assert two["ranked"] == one["ranked"]                            # the same lists in the same order ...
+    assert len(two["ranked"]) == 23                                  # ... one a user: 23 users, nobody padded
+    assert two["plain"]["valid"] == pytest.approx(one["plain"]["valid"], abs=1 / 115)   # one of 23 x 5 places
 
 
 def test_two_processes_resume_bit_for_bit(shared):

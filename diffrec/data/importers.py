@@ -200,7 +200,7 @@ def import_diffmm(
     files = {"train": folder / "trnMat.pkl", "valid": folder / "valMat.pkl", "test": folder / "tstMat.pkl"}
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder} lacks {missing}; a data set of matrices has {[p.name for p in files.values()]}")
+        raise FileNotFoundError(f"{folder} lacks {missing}; it needs {[path.name for path in files.values()]}")
     splits = {split: _matrix_events(path) for split, path in files.items()}
     shapes = {files[split].name: (events.n_users, events.n_items) for split, events in splits.items()}
     if len(set(shapes.values())) > 1:

@@ -58,7 +58,8 @@ def _films(where: str, file: Any) -> pd.DataFrame:
         rows = [line.split("::") for line in file.read().decode("latin-1").splitlines()]
         wrong = [row for row, parts in enumerate(rows) if len(parts) != 3]
         if wrong:
-            raise ValueError(f"{where}, row {wrong[0]}: a film needs id::title::genres, got {'::'.join(rows[wrong[0]])!r}")
+            found = "::".join(rows[wrong[0]])
+            raise ValueError(f"{where}, row {wrong[0]}: a film needs id::title::genres, got {found!r}")
         frame = pd.DataFrame(rows, columns=["id", "title", "genres"])
     if not {"id", "title", "genres"} <= set(frame):
         raise ValueError(f"{where} needs the columns movieId, title and genres; it has {list(frame.columns)}")
@@ -193,5 +194,5 @@ def import_flickr_aes(
         row = events.index[int(wrong.argmax())]
         raise ValueError(f"{path}, column 'score', row {row}: {frame['score'].iloc[row]} is not one of 1, 2, 3, 4, 5")
     files = pd.Series(events["item"].unique()).astype(str)
-    return dataset_from_events(name, {"train": events}, pd.DataFrame({"id": files, "image": files}),
-                               {"format": "FLICKR-AES", "repeats": repeats, "files": {Path(path).name: file_sha256(path)}})
+    source = {"format": "FLICKR-AES", "repeats": repeats, "files": {Path(path).name: file_sha256(path)}}
+    return dataset_from_events(name, {"train": events}, pd.DataFrame({"id": files, "image": files}), source)

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding
 
 from ..contracts import Labelled, Recommender, Triplets
 from ..core import check_shape
-from .layers import batch_penalty, pair_dots
+from .layers import batch_items, batch_penalty, pair_dots, squared_rows
 
 # %% ../../nbs/31_models.factorization.ipynb #9a978a47
 def normal_table(
@@ -113,7 +113,7 @@ class VBPR(Recommender):
         n_factors: int = 64,         # of gamma
         n_visual_factors: int = 64,  # of theta
         init_std: float = .1,        # of all factors; biases start at 0
-        weight_decay: float = 0.0,   # L2 on the factors of each batch's rows
+        weight_decay: float = 0.0,   # L2 on all vectors of each batch's users and items
     ):
         super().__init__(n_users, n_items)
         check_shape({"I": n_items}, features=(features, "I D"))
@@ -155,7 +155,11 @@ class VBPR(Recommender):
         return torch.cat([self.user_factors[users], self.visual_tastes[users]], dim=1) @ factors.T + bias
 
     def penalty(self, batch: Triplets | Labelled) -> Tensor | float:
-        "L2 on the factors and tastes of the batch's rows; the shared projection is left to the optimiser."
-        factors = batch_penalty(self.user_factors, self.item_factors, batch, self.weight_decay)
-        tastes = batch_penalty(self.visual_tastes, self.item_factors[:, :0], batch, self.weight_decay)
-        return factors + tastes
+        "L2 on the factors and tastes of the batch's users, and on the factors and projected features of its items."
+        if self.weight_decay == 0:
+            return 0.0
+        met, places = torch.unique(batch_items(batch), return_inverse=True)
+        total = squared_rows(self.user_factors, batch.users) + squared_rows(self.visual_tastes, batch.users)
+        total = total + squared_rows(self.item_factors, batch_items(batch))
+        total = total + squared_rows(self.features[met] @ self.projection, places)
+        return self.weight_decay / 2 * total / len(batch.users)

@@ -190,20 +190,21 @@ def _conclude(stepper: Stepper, progress: Progress) -> History:
     stepper.optimizer.zero_grad(set_to_none=True)
     stepper.model.eval()
     best = {name: (epoch, score) for name, (epoch, score) in progress.best.items()}
-    return History(history_frame(progress.rows), best, states, stepper.n_steps, progress.is_finished(stepper.config))
+    is_finished = progress.is_finished(stepper.config)
+    return History(history_frame(progress.rows), best, states, stepper.n_steps, is_finished)
 
 # %% ../../nbs/50_training.fit.ipynb #1c7a3866
 def fit(
-    model: nn.Module,                                # trained in place
-    batches: Callable[[int], Iterable],              # epoch (from 0) -> its batches: sized, a pure function of the epoch
-    config: FitConfig,                               # how to train
+    model: nn.Module,                             # trained in place
+    batches: Callable[[int], Iterable],           # epoch, from 0 -> its batches; sized, a pure function
+    config: FitConfig,                            # how to train
     *,
-    seed: int,                                       # of chance in the loss
-    loss: Loss | None = None,                        # (model, batch, generator) -> mean over rows; None: model.loss
-    validate: Callable[[], float] | None = None,     # selects and stops; higher is better
-    also: Scores | None = None,                      # further scores to watch, e.g. {"test": ...}
-    folder: str | Path | None = None,                # checkpoints and history; a run found there goes on
-) -> History:                                        # the model then holds the best state by `validate`, or the last
+    seed: int,                                    # of chance in the loss
+    loss: Loss | None = None,                     # (model, batch, generator) -> mean over rows; None: model.loss
+    validate: Callable[[], float] | None = None,  # selects and stops; higher is better
+    also: Scores | None = None,                   # further scores to watch, e.g. {"test": ...}
+    folder: str | Path | None = None,             # checkpoints and history; a run found there goes on
+) -> History:                                     # the model then holds the best state by `validate`, or the last
     "Minimise a loss over epochs of batches."
     watched = _watched_scores(validate, also)
     stepper = Stepper(model, loss or (lambda model, batch, generator: model.loss(batch, generator)), config, seed)

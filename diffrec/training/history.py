@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ..artifacts import atomic_path
@@ -22,11 +21,11 @@ from ..artifacts import atomic_path
 @dataclass(frozen=True, eq=False)
 class History:
     "What a training run did."
-    epochs: pd.DataFrame                               # epoch, step, loss, valid, further scores, seconds, learning_rate
-    best: Mapping[str, tuple[int, float]]              # name of a score -> (epoch, score), the first of equals
-    states: Mapping[str, Mapping[str, torch.Tensor]]   # name -> learned state then; "last" if nothing was validated
-    n_steps: int                                       # optimiser steps taken
-    is_finished: bool                                  # False if it was paused by `max_steps`
+    epochs: pd.DataFrame                    # epoch, step, loss, valid, further scores, seconds, learning_rate
+    best: Mapping[str, tuple[int, float]]   # name of a score -> (epoch, score), the first of equals
+    states: Mapping[str, dict]              # name -> learned state then; "last" if nothing was validated
+    n_steps: int                            # optimiser steps taken
+    is_finished: bool                       # False if it was paused by `max_steps`
 
     @property
     def best_epoch(self) -> int | None:
@@ -44,7 +43,8 @@ def history_frame(
 ) -> pd.DataFrame:               # [epochs] columns in the order epoch, step, loss, scores, seconds, learning_rate
     "Rows of a run as a frame; the score that selects comes first, the others by name."
     first, last = ["epoch", "step", "loss"], ["seconds", "learning_rate"]
-    scores = sorted({name for row in rows for name in row} - set(first + last), key=lambda name: (name != "valid", name))
+    scores = {name for row in rows for name in row} - set(first + last)
+    scores = sorted(scores, key=lambda name: (name != "valid", name))
     return pd.DataFrame(rows, columns=first + scores + last)
 
 # %% ../../nbs/48_training.history.ipynb #2b03c835

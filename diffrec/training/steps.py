@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -35,10 +35,10 @@ def make_accelerator(
     device = choose_device(config.device)
     if config.mixed_precision == "fp16" and device.type == "cpu":
         raise ValueError("mixed_precision='fp16' needs a GPU; on a CPU use 'bf16' or 'no'")
-    if AcceleratorState._shared_state:
-        state = AcceleratorState()
-        if (state.device.type, state.mixed_precision) != (device.type, config.mixed_precision):
-            AcceleratorState._reset_state(reset_partial_state=state.device.type != device.type)
+    if PartialState._shared_state and PartialState().device.type != device.type:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    elif AcceleratorState._shared_state and AcceleratorState().mixed_precision != config.mixed_precision:
+        AcceleratorState._reset_state()
     return Accelerator(cpu=device.type == "cpu", mixed_precision=config.mixed_precision,
                        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
 

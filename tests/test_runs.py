@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffrec.artifacts import read_json, read_rows
-from diffrec.pipeline import make_report, report_steps, run_steps
+from diffrec.pipeline import Step, make_report, report_steps, run_step, run_steps
 
 root = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("runs")
@@ -66,3 +66,14 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
     assert ran[:2] == [False, True], ran
     after = {path: path.stat().st_mtime_ns for path in project.rglob("*.safetensors")}
     assert before == after and before, "models that were trained are not trained again"
+
+
+@pytest.mark.parametrize("name", ["11_prepare_interactions", "70_benchmark_classics"])
+def test_run_notebooks_outside_that_report_work_at_their_defaults(project: Path, name: str):
+    assert run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)
+
+
+def test_every_run_notebook_is_run_by_a_test():
+    there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
+    run = {step.notebook for step in report_steps("world", quick=True)} | {"11_prepare_interactions", "70_benchmark_classics"}
+    assert there == run

@@ -27,7 +27,7 @@ help:
 $(INSTALLED): settings.ini setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "No python3.11 or python3 on the PATH; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
@@ -48,4 +48,4 @@ export: $(INSTALLED)
 	$(BIN)/nbdev_clean
 
 clean:
-	rm -rf outputs/world* outputs/tiktok outputs/ml-1m .pytest_cache
+	rm -rf outputs/world* outputs/toy* outputs/*-quick outputs/tiktok outputs/ml-1m .pytest_cache

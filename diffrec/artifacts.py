@@ -240,6 +240,8 @@ def done_once(
     if path.exists() and note.exists() and read_json(note) == wanted:
         return False
     note.unlink(missing_ok=True)
+    if path.is_file():
+        path.unlink()                      # an old result must not stand for a step that fails now
     make(path)
     if not path.exists():
         raise RuntimeError(f"the step for {path} ended without making it")

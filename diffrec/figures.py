@@ -137,7 +137,7 @@ def plot_uplift_forest(
                     for row in picked.itertuples()])
     over = "its control" if several else controls[0]
     ax.set(title=_title(picked, metric, k))
-    ax.set_xlabel(f"difference to {over}   (open circle: the interval holds zero)", loc="left")
+    ax.set_xlabel(f"difference to {over}  (open circle: holds zero)", loc="left")
     ax.margins(x=.06)
     return ax
 

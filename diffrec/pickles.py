@@ -156,9 +156,11 @@ _ARGUMENT = {instruction.code.encode("latin-1"): 0 if instruction.arg is None el
 _WIDTH = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
           pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}
 _APART = b"r.\x82\x83\x84"                                         # places, the end, and registered extensions
-_RUN = re.compile(b"(?s)(?:" + b"|".join(
-    b"[" + re.escape(b"".join(code for code, n in _ARGUMENT.items() if n == size and code not in _APART)) + b"]"
-    + b"." * size for size in (0, 1, 2, 4, 8)) + b")*+")
+_FIXED = {size: b"".join(code for code, n in _ARGUMENT.items() if n == size and code not in _APART)
+          for size in (0, 1, 2, 4, 8)}                             # instructions with an argument of so many bytes
+_RUN = re.compile(b"(?s)(?:" + b"|".join(b"[" + re.escape(codes) + b"]" + b"." * size
+                                         for size, codes in _FIXED.items()) + b")*+")
+_CUT_OFF = b"".join(_FIXED.values())                               # where a run ends at one, its argument is cut off
 _NAME = re.compile(b"c[^\n]*\n[^\n]*\n")                          # the instruction that names a class
 
 
@@ -176,6 +178,8 @@ def _check_claims(
         if code == b"c":
             named = _NAME.match(data, at)
             at = named.end() if named else len(data)
+        elif code in _CUT_OFF:
+            return
         elif not (width or code == b"r"):
             raise RefusedPickle(f"byte {at} is the instruction {code}, which no data file needs")
         else:

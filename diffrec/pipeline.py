@@ -10,6 +10,7 @@ __all__ = ['RANKING', 'RATING', 'REPORTS', 'BENCHMARK', 'Step', 'package_hash', 
 import argparse
 import hashlib
 import importlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 from traitlets.config import Config
 
-from .artifacts import done_once, file_sha256
+from .artifacts import atomic_path, done_once, file_sha256
 from .core import Paths
 from .reports import report_html
 
@@ -65,16 +66,21 @@ def run_step(
 
 
 def _execute(papermill: Any, path: Path, step: Step, root: Path, progress: bool) -> None:
-    "papermill into a temporary name that is renamed at the end; the kernel talks through local sockets, not through the network."
+    "papermill in a temporary folder, then one rename; the kernel talks through local sockets, not the network."
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_name(f".{path.stem}.part.ipynb")
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:      # of its own: kernels must not share them
         transport = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name != "nt" else {}
+        building = Path(sockets) / path.name
         papermill.execute_notebook(str(step.source(root)), str(building), parameters=dict(step.parameters),
                                    kernel_name="python3", cwd=str(root), log_output=False,
                                    progress_bar={"desc": step.notebook} if progress else False,
                                    config=Config(KernelManager=transport))
-    os.replace(building, path)
+        notebook = json.loads(building.read_text(encoding="utf-8"))
+    record = notebook["metadata"]["papermill"]
+    record["input_path"], record["output_path"] = f"nbs/runs/{step.notebook}.ipynb", step.output
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def run_steps(
@@ -90,8 +96,8 @@ def run_steps(
     return ran
 
 # %% ../nbs/87_pipeline.ipynb #f924b003
-RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "neumf", "lightgcn"]   # judged by top-20 lists
-RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn"]                  # judged by AUC of likes
+RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
+RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 REPORTS = {"world": (RANKING, RATING, 3), "tiktok": (RANKING, [], 5), "ml-1m": ([], RATING, 4),   # … and seeds
            "benchmarks": ([], [], 1)}
 BENCHMARK = {"dataset": "tiktok", "world_users": 6040, "world_items": 3706, "world_events": 335.0, "turns": 5,

@@ -1,4 +1,4 @@
-"""Close every test run with one plain line: N passed, N failed."""
+"""Close every test run with one plain line: N passed, N failed, and N skipped if any were."""
 import pytest
 
 
@@ -9,4 +9,5 @@ def pytest_unconfigure(config: pytest.Config):
         return
     passed, failed = (len(reporter.stats.get(outcome, [])) for outcome in ("passed", "failed"))
     errors = len(reporter.stats.get("error", []))
-    reporter.write_line(f"{passed} passed, {failed + errors} failed")
+    skipped = len(reporter.stats.get("skipped", []))
+    reporter.write_line(f"{passed} passed, {failed + errors} failed" + (f", {skipped} skipped" if skipped else ""))

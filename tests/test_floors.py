@@ -55,4 +55,4 @@ def test_floors_that_do_not_know_each_other(floor: str, forbidden: tuple[str, ..
 def test_the_library_never_imports_its_build_tools():
     for path, text in sources.items():
         if path.name != "_modidx.py":
-            assert not re.search(r"^\s*(from|import) (nbdev|fastcore|execnb)\b", text, re.M), path
+            assert not re.search(r"^\s*(from|import) (nbdev|fastcore|execnb|pytest)\b", text, re.M), path

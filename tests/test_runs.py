@@ -29,6 +29,7 @@ def report(project: Path) -> Path:
 def test_report_has_rows_for_every_model_and_its_control(report: Path):
     rows = read_rows(report / "results.parquet")
     assert {"popularity", "item_knn", "mf_bpr", "vbpr", "neumf", "lightgcn", "prior", "mf", "mf_bias", "oracle"} <= set(rows["model"])
+    assert {"lightgcn_no_graph", "vbpr_no_features", "gmf"} <= set(rows["versus"])
     assert set(rows["selection"]) == {"valid", "test_best"}
     paired = rows[(rows["versus"] != "") & rows["seed"].isna()]
     assert (paired["ci_low"] <= paired["value"]).all() and (paired["value"] <= paired["ci_high"]).all()
@@ -68,12 +69,16 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
     assert before == after and before, "models that were trained are not trained again"
 
 
-@pytest.mark.parametrize("name", ["11_prepare_interactions", "70_benchmark_classics"])
-def test_run_notebooks_outside_that_report_work_at_their_defaults(project: Path, name: str):
-    assert run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)
+AT_DEFAULTS = ["10_prepare_world", "20_train_classics", "40_evaluate_ranking", "60_report", "11_prepare_interactions",
+               "70_benchmark_classics"]
+
+
+def test_run_notebooks_chain_at_their_defaults(project: Path):
+    for name in AT_DEFAULTS:
+        assert run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False), name
+    assert {"popularity", "mf_bpr"} <= set(read_rows(project / "outputs/toy/ranking/rows.parquet")["model"])
 
 
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    run = {step.notebook for step in report_steps("world", quick=True)} | {"11_prepare_interactions", "70_benchmark_classics"}
-    assert there == run
+    assert there == {step.notebook for step in report_steps("world", quick=True)} | set(AT_DEFAULTS)

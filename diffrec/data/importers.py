@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REPEATS', 'MODALITIES', 'id_column', 'number_column', 'settle_repeats', 'clean_events', 'dataset_from_events',
-           'read_frame', 'import_table', 'read_features', 'import_diffmm', 'import_ml1m_ood']
+           'item_texts', 'read_frame', 'import_table', 'read_features', 'import_diffmm', 'import_ml1m_ood']
 
 # %% ../../nbs/14_data.importers.ipynb #7a12deb9
 import io
@@ -33,7 +33,7 @@ def id_column(
         return pd.Series(check_ids(where, column.to_numpy()), name=column.name)
     text = column.astype(str).reset_index(drop=True)
     numbers = pd.to_numeric(text, errors="coerce")
-    if numbers.isna().any():
+    if numbers.isna().any() or text.str.len().max() > 18:
         return text
     whole = pd.Series(check_ids(where, numbers.to_numpy()), name=column.name)
     return whole if (whole.astype(str) == text).all() else text
@@ -115,6 +115,23 @@ def dataset_from_events(
     has = lambda column: column if all(column in frame for frame in events.values()) else None
     return dataset_from_frames(name, events, value=has("value"), timestamp=has("timestamp"), items=items, source=source)
 
+# %% ../../nbs/14_data.importers.ipynb #e6c8ec17
+def item_texts(
+    where: str,           # the file, for errors
+    frame: pd.DataFrame,  # rows as read, with a column `id`
+) -> pd.DataFrame:        # the same rows and columns, the ids as text
+    "Texts by item; raises `ValueError` naming the row whose id is missing or is there already."
+    if "id" not in frame:
+        raise ValueError(f"{where} lacks the column 'id'; it has {list(frame.columns)}")
+    ids = id_column(f"{where}, column 'id'", frame["id"]).astype(str)
+    again = ids.duplicated().to_numpy()
+    if again.any():
+        row = int(again.argmax())
+        first = int((ids == ids[row]).to_numpy().argmax())
+        raise ValueError(f"{where}, column 'id', row {row}: {ids[row]} is there already, in row {first}; "
+                         f"an item may have one row")
+    return frame.assign(id=ids.to_numpy())
+
 # %% ../../nbs/14_data.importers.ipynb #2e30d480
 def read_frame(
     path: str | Path,                  # .csv, .csv.gz, .tsv, .parquet
@@ -158,7 +175,7 @@ def import_table(
         where = {part: f"{path}, split {part!r}" for part in frames}
     events = {part: clean_events(where[part], frame, user, item, value, timestamp, repeats)
               for part, frame in frames.items()}
-    texts = None if items is None else read_frame(items, ("id",))
+    texts = None if items is None else item_texts(str(items), read_frame(items, ("id",)))
     files = {Path(path).name: file_sha256(path) for path in paths.values()}
     return dataset_from_events(name or Path(next(iter(paths.values()))).stem, events, texts,
                                {"format": "table", "repeats": repeats, "files": files})
@@ -234,10 +251,22 @@ def import_ml1m_ood(
         frames[split] = where, frame
     events = {split: clean_events(where, frame, "uid", "iid", "label", "timestamp")
               for split, (where, frame) in frames.items()}
-    titles = pd.concat([frame[["iid", "title"]] for _, frame in frames.values()]).drop_duplicates("iid")
-    items = pd.DataFrame({"id": titles["iid"].astype(str), "title": titles["title"].astype(str)})
-    return dataset_from_events(name, events, items, {"format": "CoLLM frames", "files": {
-        Path(archive).name: file_sha256(archive)}})
+    return dataset_from_events(name, events, _titles(dict(frames.values())), {
+        "format": "CoLLM frames", "files": {Path(archive).name: file_sha256(archive)}})
+
+
+def _titles(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    "[I, 2] id and title of each film; raises `ValueError` at a row without a title or with a second one."
+    titles = pd.concat([frame[["iid", "title"]].assign(where=where, row=np.arange(len(frame)))
+                        for where, frame in frames.items()], ignore_index=True)
+    first = titles.drop_duplicates("iid").set_index("iid")["title"]
+    known = titles["iid"].map(first)
+    for rule, wrong in [("has no title", titles["title"].isna()), ("has another title", titles["title"] != known)]:
+        if wrong.any():
+            at = titles.loc[wrong.idxmax()]
+            raise ValueError(f"{at['where']}, row {at['row']}: the film {at['iid']} {rule}: {at['title']!r}, "
+                             f"at first {first[at['iid']]!r}; a film has one title in all rows")
+    return pd.DataFrame({"id": first.index.astype(str), "title": first.astype(str).to_numpy()})
 
 
 def _zipped_frame(archive: Path, name: str) -> tuple[str, pd.DataFrame]:

@@ -6,10 +6,8 @@
 __all__ = ['FORMAT', 'check_ids', 'check_finite', 'Interactions', 'check_disjoint', 'check_features', 'Dataset', 'number_ids',
            'dataset_from_frames', 'as_likes', 'fingerprint', 'write_card', 'save_dataset', 'load_dataset']
 
-# %% ../../nbs/10_data.interactions.ipynb #dba3ab34
+# %% ../../nbs/10_data.interactions.ipynb #324f7f14
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..artifacts import file_sha256, read_json, read_table, write_json, write_table
+from ..folders import whole_folder
 
 # %% ../../nbs/10_data.interactions.ipynb #5e2a34e6
 def check_ids(
@@ -34,7 +33,8 @@ def check_ids(
         raise ValueError(f"{name} must hold integers, got dtype {ids.dtype}")
     rules = [("is not an integer", ~np.isfinite(ids) | (ids != np.floor(ids)) if ids.dtype.kind == "f" else None),
              ("is negative", ids < 0),
-             (f"is not below {count}", ids >= count if count is not None else None)]
+             (f"is not below {count}", ids >= count if count is not None else None),
+             ("is too large to be held exactly", ids > (2**53 if ids.dtype.kind == "f" else 2**63 - 1))]
     for rule, wrong in rules:
         if wrong is not None and wrong.any():
             row = int(np.argmax(wrong))
@@ -226,6 +226,8 @@ def number_ids(
         if column.isna().any():
             raise ValueError(f"column {column.name!r}, row {int(column.isna().to_numpy().argmax())}: an id is missing")
     joined = pd.concat(columns, ignore_index=True)
+    if pd.api.types.infer_dtype(joined).startswith("mixed"):
+        joined = joined.astype(str)
     codes, ids = pd.factorize(joined, sort=True)
     ends = np.cumsum([len(column) for column in columns])
     return np.split(codes.astype(np.int64), ends[:-1]), pd.Series(ids, name="id").astype(str)
@@ -255,6 +257,8 @@ def dataset_from_frames(
               for (split, frame), u, i in zip(frames.items(), user_codes, item_codes)}
     texts = item_ids.to_frame()
     if items is not None:
+        if "id" not in items or items["id"].astype(str).duplicated().any():
+            raise ValueError(f"{name}, texts of items: a column 'id' without repetitions is needed")
         texts = texts.merge(items.assign(id=items["id"].astype(str)), on="id", how="left")
     return Dataset(name, splits, user_ids.to_frame(), texts, source=dict(source or {}))
 
@@ -312,9 +316,7 @@ def save_dataset(
     folder: str | Path,  # where; an existing data set there is replaced when the new one is whole
 ) -> Path:               # the folder
     "Write a data set as parquet, npy and a JSON card."
-    folder = Path(folder)
-    building, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    try:
+    with whole_folder(folder) as building:
         for split, events in dataset.splits.items():
             columns = {"user": events.users, "item": events.items, "value": events.values,
                        "timestamp": events.timestamps}
@@ -327,13 +329,8 @@ def save_dataset(
             np.save(building / "features" / f"{name}.npy", array)
         write_card(building, dataset.name, dataset.n_users, dataset.n_items,
                    {split: len(events) for split, events in dataset.splits.items()}, dataset.source)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(building, folder)
-    finally:
-        for leftover in (building, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return folder
+    return Path(folder)
+
 
 def load_dataset(
     folder: str | Path,    # written by `save_dataset`
@@ -362,7 +359,10 @@ def load_dataset(
 
 def _read_split(folder: Path, split: str, card: dict) -> Interactions:
     "One split of a data set on disk."
-    frame = read_table(folder / f"{split}.parquet")
+    path = folder / f"{split}.parquet"
+    frame = read_table(path)
+    if not {"user", "item"} <= set(frame):
+        raise ValueError(f"{path} needs the columns 'user' and 'item'; it has {list(frame.columns)}")
     column = lambda name: frame[name].to_numpy() if name in frame else None
     return Interactions(frame["user"].to_numpy(), frame["item"].to_numpy(), card["n_users"], card["n_items"],
                         column("value"), column("timestamp"), name=f"{card['name']}, {split}")

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..artifacts import file_sha256
-from .importers import clean_events, dataset_from_events, read_frame
+from .importers import clean_events, dataset_from_events, item_texts, read_frame
 from .interactions import Dataset
 
 # %% ../../nbs/19_data.reviews.ipynb #325e28e4
@@ -63,7 +63,7 @@ def _films(where: str, file: Any) -> pd.DataFrame:
         frame = pd.DataFrame(rows, columns=["id", "title", "genres"])
     if not {"id", "title", "genres"} <= set(frame):
         raise ValueError(f"{where} needs the columns movieId, title and genres; it has {list(frame.columns)}")
-    return frame[["id", "title", "genres"]].assign(id=frame["id"].astype(str))
+    return frame[["id", "title", "genres"]]
 
 # %% ../../nbs/19_data.reviews.ipynb #e77f84cb
 def import_movielens(
@@ -86,7 +86,7 @@ def import_movielens(
             raise ValueError(f"{where} is not a whole table of ratings: {error}") from error
         events = clean_events(where, frame, *columns.values(), repeats=repeats)
     with _member(path, ["movies.dat", "movies.csv"]) as (where, file):
-        films = None if where is None else _films(where, file)
+        films = None if where is None else item_texts(where, _films(where, file))
     source = {"format": "MovieLens", "repeats": repeats,
               "files": {} if path.is_dir() else {path.name: file_sha256(path)}}
     return dataset_from_events(name or path.stem, {"train": events}, films, source)

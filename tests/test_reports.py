@@ -1,0 +1,76 @@
+"""The committed reports hold what the project promises: every model beside its control, with intervals, in the bounds it claims."""
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from diffrec.artifacts import read_json, read_rows
+from diffrec.recipes import CONTROLS
+
+reports = Path(__file__).parent.parent / "outputs" / "reports"
+
+
+def over_seeds(name: str, metric: str, k: int | None = None, versus: str = "", selection: str = "valid") -> pd.DataFrame:
+    "Rows over all seeds of a committed report, indexed by model."
+    rows = read_rows(reports / name / "results.parquet")
+    rows = rows[(rows["metric"] == metric) & (rows["versus"] == versus) & rows["seed"].isna() & (rows["slice"] == "all")
+                & (rows["selection"] == selection)]
+    return (rows[rows["k"] == k] if k else rows).set_index("model")
+
+
+def by_seed(name: str, metric: str, model: str) -> pd.Series:
+    rows = read_rows(reports / name / "results.parquet")
+    rows = rows[(rows["metric"] == metric) & (rows["model"] == model) & (rows["versus"] == "") & rows["seed"].notna()
+                & (rows["slice"] == "all") & (rows["selection"] == "valid")]
+    return rows.set_index("seed")["value"]
+
+
+def test_ml1m_reaches_the_measured_floors():
+    "Bounds around independent measurements of the same recipes on the same split; four seeds fixed beforehand."
+    auc, uauc = over_seeds("ml-1m", "auc")["value"], over_seeds("ml-1m", "uauc")["value"]
+    assert auc["mf"] == pytest.approx(.648, abs=.010) and uauc["mf"] == pytest.approx(.637, abs=.012)
+    assert auc["mf_bias"] >= .715
+    assert auc["prior"] == pytest.approx(.7335, abs=.004) and uauc["prior"] == pytest.approx(.6786, abs=.004)
+    seeds = by_seed("ml-1m", "auc", "mf")
+    assert len(seeds) >= 3 and seeds.min() > .60, "a seed has collapsed"
+
+
+@pytest.mark.parametrize("model", ["mf_bpr", "vbpr", "neumf", "lightgcn"])
+def test_tiktok_has_five_seeds_and_both_selections(model: str):
+    assert len(by_seed("tiktok", "recall", model)) >= 5
+    for metric in ("recall", "ndcg", "precision"):
+        for selection in ("valid", "test_best"):
+            row = over_seeds("tiktok", metric, 20, selection=selection).loc[model]
+            assert row["ci_low"] <= row["value"] <= row["ci_high"] and row["n"] == 6130
+
+
+@pytest.mark.parametrize("name, metric, k", [("tiktok", "recall", 20), ("ml-1m", "auc", None)])
+def test_every_model_stands_beside_its_control(name: str, metric: str, k: int | None):
+    models = set(over_seeds(name, metric, k).index) - set(CONTROLS.values())
+    assert models
+    for model in models:
+        row = over_seeds(name, metric, k, versus=CONTROLS[model]).loc[model]
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+@pytest.mark.parametrize("model, peer, limit", [
+    ("top_k", "bare_top_k", 2.), ("lightgcn", "pyg_lightgcn", .2), ("mf_bpr", "implicit", 3.)])
+def test_benchmarks_keep_their_limits(model: str, peer: str, limit: float):
+    rows = read_rows(reports / "benchmarks" / "results.parquet")
+    ratio = rows[(rows["metric"] == "cpu_ratio") & (rows["model"] == model) & (rows["versus"] == peer)]["value"]
+    assert len(ratio) == 1 and ratio.iloc[0] <= limit
+
+
+def test_ranking_of_ten_billion_pairs_stays_small():
+    rows = read_rows(reports / "benchmarks" / "results.parquet")
+    peak = rows[(rows["metric"] == "peak_mib") & (rows["n"] == 100_000)]["value"]
+    assert len(peak) == 1 and peak.iloc[0] < 4096
+
+
+@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks"])
+def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
+    record = read_json(reports / name / "config.json")
+    assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0
+    text = (reports / name / "report.ipynb").read_text(encoding="utf-8")
+    assert '"/home/' not in text and '"/work/' not in text and '"/root/' not in text
+    assert "image/png" in text

@@ -67,8 +67,6 @@ def run_step(
 
 def _execute(papermill: Any, path: Path, step: Step, root: Path, progress: bool) -> None:
     "papermill in a temporary folder, then one rename; the kernel talks through local sockets, not the network."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.stem}.part.ipynb")
     with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:      # of its own: kernels must not share them
         transport = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name != "nt" else {}
         building = Path(sockets) / path.name

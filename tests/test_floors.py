@@ -8,8 +8,8 @@ from nbdev.config import get_config
 
 package = Path(get_config().lib_path)
 sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-number = {path: int(match[1]) for path, text in sources.items()
-          if (match := re.search(r"File to edit: .*?/(\d+)_", text))}
+number = {path: (int(match[1]), match[2]) for path, text in sources.items()          # 26a comes after 26 and before 27
+          if (match := re.search(r"File to edit: .*?/(\d+)([a-z]?)_", text))}
 
 
 def own_imports(path: Path):

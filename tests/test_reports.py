@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from diffrec.artifacts import read_json, read_rows
-from diffrec.recipes import CONTROLS
+from diffrec.settings import CONTROLS
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
 

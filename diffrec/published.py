@@ -24,6 +24,15 @@ tiktok,lightgcn,ndcg,20,.0282,DiffMM main table
 tiktok,mmgcn,recall,20,.0730,DiffMM main table
 tiktok,mmgcn,precision,20,.0036,DiffMM main table
 tiktok,mmgcn,ndcg,20,.0307,DiffMM main table
+tiktok,lightgcn_m,recall,20,.0679,GenRec README
+tiktok,lightgcn_m,precision,20,.0034,GenRec README
+tiktok,lightgcn_m,ndcg,20,.0273,GenRec README
+tiktok,lattice,recall,20,.0843,GenRec README
+tiktok,lattice,precision,20,.0042,GenRec README
+tiktok,lattice,ndcg,20,.0367,GenRec README
+tiktok,bm3,recall,20,.0957,GenRec README
+tiktok,bm3,precision,20,.0048,GenRec README
+tiktok,bm3,ndcg,20,.0404,GenRec README
 tiktok,diffmm,recall,20,.1129,DiffMM main table
 tiktok,diffmm,precision,20,.0056,DiffMM main table
 tiktok,diffmm,ndcg,20,.0456,DiffMM main table

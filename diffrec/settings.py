@@ -146,6 +146,9 @@ SETTINGS |= {f"{preset}_genrec": genrec_recipes(preset) for preset in VARIANTS}
 GRAPH_FORMS = ("diffmm_faithful", "diffmm_fast", "diffmm", "genrec_faithful", "genrec")
 CONTROLS |= {form: f"{form}_observed" for form in GRAPH_FORMS if form != "diffmm_faithful"} | {"diffmm_faithful": "diffmm_fast_observed"}
 _SMALL = {"rows": {"hidden": (32,)}, "flip": {"width": 16, "n_blocks": 1, "head": 16, "n_heads": 2}}
+SETTINGS["quick_graphs"] = tuple(
+    replace(recipe, shape={**recipe.shape, "n_factors": 16, "n_layers": 1}, batch_size=256, fit=FitConfig(n_epochs=3, learning_rate=.02))
+    for recipe in SETTINGS["tiktok"] if recipe.model in ("lightgcn", *CONTROLS, *CONTROLS.values()) and recipe.model.startswith(("lightgcn", "bm3", "lattice")))
 SETTINGS |= {f"toy_{system}": tuple(                                      # smoke tests: they claim nothing
     replace(recipe, shape={**recipe.shape, "n_factors": 16}, batch_size=256, fit=replace(recipe.fit, n_epochs=3, learning_rate=.01),
             edges={**recipe.edges, **_SMALL.get(recipe.edges["kind"], {})})

@@ -71,7 +71,7 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
 
 
 AT_DEFAULTS = ["10_prepare_world", "20_train_classics", "40_evaluate_ranking", "60_report", "11_prepare_interactions",
-               "70_benchmark_classics"]
+               "70_benchmark_classics", "21_train_diffmm", "22_train_genrec"]
 
 
 def test_run_notebooks_chain_at_their_defaults(project: Path):
@@ -80,6 +80,23 @@ def test_run_notebooks_chain_at_their_defaults(project: Path):
     assert {"popularity", "mf_bpr"} <= set(read_rows(project / "outputs/toy/ranking/rows.parquet")["model"])
 
 
+GRAPH_STEPS = [Step("40_evaluate_ranking", "outputs/defaults/40_graphs.ipynb", {
+    "data": "outputs/toy/data", "out": "outputs/toy/graphs", "run": "toy_diffmm", "ks": [20], "metrics": ["recall", "ndcg", "precision"],
+    "slices": ["all", "item_cold"], "rivals": [{"diffmm": "diffmm_none"}], "n_resamples": 200}),
+    Step("61_report_graphs", "outputs/defaults/61_report_graphs.ipynb", {"forms": ["diffmm"]})]
+
+
+def test_a_report_on_generated_graphs_shows_every_control(project: Path):
+    for name in ("10_prepare_world", "21_train_diffmm"):
+        run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)      # done already, unless run alone
+    assert run_steps(GRAPH_STEPS, project) == [True, True]
+    rows = read_rows(project / "outputs/toy/reports/toy_diffmm/results.parquet")
+    paired = rows[(rows["versus"] != "") & rows["seed"].isna() & (rows["metric"] == "recall") & (rows["slice"] == "all")]
+    assert {"diffmm_none", "diffmm_observed"} <= set(paired["versus"]) and (paired["ci_low"] <= paired["ci_high"]).all()
+    drawn = rows[rows["metric"] == "observed_share"].set_index("model")["value"]
+    assert drawn["diffmm_observed"] == 1 and drawn["diffmm"] == 0
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    assert there == {step.notebook for step in report_steps("world", quick=True)} | set(AT_DEFAULTS)
+    assert there == {step.notebook for step in [*report_steps("world", quick=True), *GRAPH_STEPS]} | set(AT_DEFAULTS)

@@ -18,13 +18,16 @@ from .core import rng_for
 from .data.batches import Epoch
 from .data.graphs import knn_graph
 from .data.interactions import Dataset
+from .models.candidates import CandidateConfig
 from .models.controls import hub_edges, hubness, knn_edges, no_edges, observed_edges, random_edges
 from .models.diffmm import DiffMM, DiffMMConfig
 from .models.diffmm_corrected import CorrectedDiffMM, CorrectedDiffMMConfig
 from .models.edges import Edges, Rows
-from .models.flip_rows import FlipRows, FlipRowsConfig
+from .models.flip_denoiser import FlipRowsConfig
+from .models.flip_rows import FlipRows
 from .models.genrec import GenRec, GenRecConfig
 from .models.graph_recommender import GraphRecommender
+from .models.latent_rows import LatentRows, LatentRowsConfig
 from .models.row_diffusion import RowDiffusion, RowDiffusionConfig
 from .training.alternation import Alternation, over_users
 from .training.config import FitConfig
@@ -99,9 +102,18 @@ def control_edges(
         raise ValueError(f"no control is called {kind!r}; there are {CONTROL_KINDS}")
     return draw[kind]
 
-# %% ../nbs/81a_graph_builders.ipynb #45b60736
-LEARNED = {"rows": lambda interactions, n_modalities, fields: RowDiffusion(interactions, n_modalities, RowDiffusionConfig(**fields)),
-           "flip": lambda interactions, n_modalities, fields: FlipRows(interactions, FlipRowsConfig(**fields))}
+# %% ../nbs/81a_graph_builders.ipynb #536a88c4
+def _latent_rows(events: sp.csr_array, features: Mapping[str, np.ndarray], model: GraphRecommender, fields: dict) -> LatentRows:
+    "A generator of the recommender's own vectors; `candidates` may be the fields of a `CandidateConfig`."
+    if isinstance(fields.get("candidates"), Mapping):
+        fields = {**fields, "candidates": CandidateConfig(**fields["candidates"])}
+    config = LatentRowsConfig(**{"n_factors": model.config.n_factors, **fields})
+    return LatentRows(events, features, model.n_modalities, config)
+
+
+LEARNED = {"rows": lambda events, features, model, fields: RowDiffusion(events, model.n_modalities, RowDiffusionConfig(**fields)),
+           "flip": lambda events, features, model, fields: FlipRows(events, FlipRowsConfig(**fields)),
+           "latent": _latent_rows}
 TRAINING = {"learning_rate": 1e-3, "batch_size": 1024, "every": 1, "generate_batch": 16384}
 
 
@@ -129,7 +141,7 @@ def build_turn(
         return Alternation(lambda epoch: put(draw(rng_for(seed, f"edges of epoch {epoch}")), epoch), seed=seed, every=every)
     if kind not in LEARNED:
         raise ValueError(f"no edges are called {kind!r}; there are {sorted(LEARNED) + list(CONTROL_KINDS)}")
-    generator = LEARNED[kind](interactions, n_modalities, settings)
+    generator = LEARNED[kind](interactions, _features(data), model, settings)
 
     def redraw(epoch: int) -> dict[str, float]:
         generator.eval()

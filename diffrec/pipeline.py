@@ -107,7 +107,7 @@ BENCHMARK = {"dataset": "tiktok", "world_users": 6040, "world_items": 3706, "wor
              "mf_batch": 4096, "mf_epochs": 10, "peer_learning_rates": [.01, .02], "peer_epochs": 40,
              "peer_regularizations": [1e-4, 3e-4, 1e-3, 1e-2], "memory_users": 100_000, "memory_items": 100_000}
 
-
+# %% ../nbs/87_pipeline.ipynb #63059068
 def graph_steps(
     name: str,            # a key of `GRAPHS`: data set _ system
     quick: bool = False,  # the toy world and one seed, for tests
@@ -139,7 +139,7 @@ def graph_steps(
     return steps + [Step("61_report_graphs", f"{report}/report.ipynb", {
         "name": name, "folders": [f"{folder}/{part}" for part, *_ in parts], "out": report, "printed": dataset, "forms": forms})]
 
-
+# %% ../nbs/87_pipeline.ipynb #236c9188
 def report_steps(
     name: str,            # a key of `REPORTS`
     quick: bool = False,  # the toy world and one seed, for tests

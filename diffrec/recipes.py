@@ -188,7 +188,7 @@ def code_hash(
     drawn = {"diffrec.training.alternation", "diffrec.models.controls"} if turn is not None else set()
     return source_hash([*_TRUNK, *sorted(learned | drawn)])
 
-
+# %% ../nbs/82_recipes.ipynb #56b7b151
 def train(
     recipe: Recipe,                # what to train
     dataset: Dataset,              # with splits train, valid and test

@@ -61,6 +61,18 @@ def test_benchmarks_keep_their_limits(model: str, peer: str, limit: float):
     assert len(ratio) == 1 and ratio.iloc[0] <= limit
 
 
+@pytest.mark.parametrize("model", ["diffmm_fast", "diffmm"])
+def test_generated_graphs_stand_beside_none_and_observed(model: str):
+    "Five seeds each; what is claimed of them in the README is what the rows say: neither control is beaten."
+    values = over_seeds("tiktok_diffmm", "recall", 20)["value"]
+    for control in (f"{model}_none", f"{model}_observed"):
+        row = over_seeds("tiktok_diffmm", "recall", 20, versus=control).loc[model]
+        assert row["n"] == 6130 and row["ci_low"] <= 0 <= row["ci_high"]
+        assert row["value"] == pytest.approx(values[model] - values[control], abs=1e-9)
+        assert len(by_seed("tiktok_diffmm", "recall", model)) == len(by_seed("tiktok_diffmm", "recall", control)) == 5
+    assert values["diffmm_fast_observed"] >= .109 - 2 * .004          # an independent measurement, within two standard errors
+
+
 def test_ranking_of_ten_billion_pairs_stays_small():
     rows = read_rows(reports / "benchmarks" / "results.parquet")
     peak = rows[(rows["metric"] == "peak_mib") & (rows["n"] == 100_000)]["value"]

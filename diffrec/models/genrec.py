@@ -73,7 +73,7 @@ class Vectors(NamedTuple):
     side: Tensor     # [U + I, d] from the modalities
     out: Tensor      # [U + I, d] what scores
 
-
+# %% ../../nbs/36_models.genrec.ipynb #d75ac241
 class GenRec(VectorRecommender):
     "Content from an observed and a generated graph, and side information gated by it (GenRec-V1)."
 

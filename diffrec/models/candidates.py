@@ -56,7 +56,7 @@ def walk_neighbours(
 
 
 def _largest(block: sp.csr_array, k: int, first: int) -> sp.csr_array:
-    "The `k` largest entries of each row of a block whose rows are items `first`, `first` + 1, …; not the item itself."
+    "The `k` largest entries of each row, without the item itself; the block's rows are items from `first` on."
     block.sort_indices()
     rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
     other = block.indices != rows + first

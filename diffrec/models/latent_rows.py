@@ -146,7 +146,7 @@ class Offers(nn.Module):
         self,
         users: Tensor,     # [B] int64
         entries: Entries,  # their histories
-    ) -> tuple[Tensor, Tensor, Tensor]:  # [B, C] or [I] items, -1: none; [B, C] prior, 0 where none; [B] prior of the rest
+    ) -> tuple[Tensor, Tensor, Tensor]:  # [B, C] or [I] items, -1: none; [B, C] prior, 0: none; [B] prior of the rest
         "Items, the prior of each, and that of all others together."
         if not self.is_limited:
             prior = self.popular.repeat(len(users), 1)

@@ -36,7 +36,7 @@ class LatentRowsConfig:
     sampling_steps: int = 8          # steps of a walk
     start_step: int | None = None    # noise that a walk starts with, 0 to T; None: nothing but noise
     step_noise: float = 0.0          # eta; 0: deterministic walks, 1: those of the posterior
-    temperature: float = .2          # tau of the decoder; large: only the prior speaks
+    temperature: float = .3          # tau of the decoder; large: only the prior speaks
     ridge: float = .1                # of the map from features to the vectors of items without events
     candidates: CandidateConfig | None = field(default_factory=CandidateConfig)  # None: all items
     n_edges: int = 5                 # k, most edges of each user

@@ -73,5 +73,5 @@ def plot_time_split(
     ax.invert_yaxis()
     ax.margins(x=.12)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("seconds an epoch\ndark to light: " + ", ".join(PARTS.values()), loc="left")
+    ax.set_xlabel("seconds an epoch, dark to light:\n" + ", ".join(PARTS.values()), loc="left")
     return ax

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'LEARNERS', 'BUILDERS', 'SELECTIONS', 'Recipe', 'is_explicit', 'liked', 'build', 'judge', 'score_pairs',
-           'code_hash', 'train', 'load']
+           'code_hash', 'making', 'train', 'load']
 
 # %% ../nbs/82_recipes.ipynb #75e39a42
 import hashlib
@@ -173,7 +173,7 @@ def score_pairs(
     "Scores of pairs, without gradients and in evaluation mode."
     return model.eval().pair_scores(users, items).double().numpy()
 
-# %% ../nbs/82_recipes.ipynb #fa7b9c98
+# %% ../nbs/82_recipes.ipynb #cd202bf1
 SELECTIONS = {"valid": "valid", "test_best": "test"}   # selection -> the split that picks
 _TRUNK = ("diffrec.contracts", "diffrec.data.batches", "diffrec.data.graphs", "diffrec.training.fit",
           "diffrec.evaluation.ranking", "diffrec.evaluation.rating")
@@ -184,11 +184,34 @@ def code_hash(
     turn: Alternation | None = None,        # what comes before its epochs
 ) -> str:
     "SHA-256 of the code that decides what training does: the model's module, its generator's, the loop's, and all they import."
-    learned = {type(part).__module__ for part in (model, turn and turn.stepper and turn.stepper.model) if part is not None}
+    generator = turn and turn.stepper and turn.stepper.model
+    parts = (model, generator, getattr(generator, "debias", None))
+    learned = {type(part).__module__ for part in parts if part is not None}
     drawn = {"diffrec.training.alternation", "diffrec.models.controls"} if turn is not None else set()
     return source_hash([*_TRUNK, *sorted(learned | drawn)])
 
-# %% ../nbs/82_recipes.ipynb #56b7b151
+# %% ../nbs/82_recipes.ipynb #e731e1cc
+def making(
+    recipe: Recipe,                # what would be trained
+    dataset: Dataset,              # on what
+    seed: int,                     # of initial parameters, batches and negatives
+) -> dict[str, Any]:               # recipe, seed, data and code, as JSON has them
+    "What decides a training; equal makings end in equal weights."
+    shape = {**recipe.shape, **{name: found[0] for name, found in recipe.choices.items()}}
+    model = build(replace(recipe, shape=shape), dataset, seed)
+    made_from = {"recipe": asdict(recipe), "seed": seed, "data": fingerprint(dataset),
+                 "code": code_hash(model, _turn(recipe, model, dataset, seed))}
+    return json.loads(json.dumps(made_from))
+
+
+def _turn(recipe: Recipe, model: Recommender, dataset: Dataset, seed: int) -> Alternation | None:
+    "What comes before the epochs of a model on generated graphs."
+    if recipe.edges is None:
+        return None
+    with fixed_chance(seed, f"initial edges of {recipe.model}"):
+        return build_turn(model, recipe.edges, dataset, liked(dataset.train).matrix(), seed)
+
+# %% ../nbs/82_recipes.ipynb #149749e0
 def train(
     recipe: Recipe,                # what to train
     dataset: Dataset,              # with splits train, valid and test
@@ -199,9 +222,7 @@ def train(
     if recipe.model in LEARNERS and recipe.fit is None:
         raise ValueError(f"{recipe.model} learns, so its recipe needs a `fit`")
     folder = Path(folder) / recipe.model / f"seed-{seed}"
-    model = build(replace(recipe, shape={**recipe.shape, **{name: found[0] for name, found in recipe.choices.items()}}), dataset, seed)
-    made_from = {"recipe": asdict(recipe), "seed": seed, "data": fingerprint(dataset),
-                 "code": code_hash(model, _turn(recipe, model, dataset, seed))}
+    made_from = making(recipe, dataset, seed)
     judges = {selection: judge(dataset, split, recipe.k) for selection, split in SELECTIONS.items()}
 
     def make(path: Path) -> None:
@@ -216,17 +237,9 @@ def train(
     return folder
 
 
-def _turn(recipe: Recipe, model: Recommender, dataset: Dataset, seed: int) -> Alternation | None:
-    "What comes before the epochs of a model on generated graphs."
-    if recipe.edges is None:
-        return None
-    with fixed_chance(seed, f"initial edges of {recipe.model}"):
-        return build_turn(model, recipe.edges, dataset, liked(dataset.train).matrix(), seed)
-
-
 def _log_folder(folder: Path, made_from: dict) -> Path:
     "The folder of an interrupted run of the same making, or a fresh one: checkpoints of another making are no use."
-    name = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
     return folder / "log" / name
 
 

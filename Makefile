@@ -35,7 +35,7 @@ demo: $(INSTALLED)
 	$(BIN)/diffrec-report world
 
 report: $(INSTALLED)
-	$(BIN)/diffrec-report $(NAME)
+	$(BIN)/diffrec-report $(NAME) --workers $(WORKERS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12

@@ -157,7 +157,7 @@ def share_rows(
     return result_rows([dict(run=run, dataset=dataset, split="test", model=model, metric=f"{part}_measured_share", value=1 / one.times)
                         for model, parts in entrants.items() for part, one in parts.items()])
 
-# %% ../nbs/88_graph_benchmarks.ipynb #864eadb1
+# %% ../nbs/88_graph_benchmarks.ipynb #67328afe
 _SHADES = (1., .62, .32)
 
 
@@ -178,7 +178,7 @@ def plot_epoch_costs(
     for height, model in enumerate(models):
         beside = f"   {ratios['value'][model]:.2f} of {ratios['versus'][model]}" if model in ratios.index else ""
         end = max(left[height], limits.get(model, 0))
-        ax.annotate(f"{total[model]:.1f} s{beside}", (end, height), (7, 0), textcoords="offset points", va="center", fontsize=8.5)
+        ax.annotate(f"{total[model]:.3g} s{beside}", (end, height), (7, 0), textcoords="offset points", va="center", fontsize=8.5)
         if model in limits:
             ax.plot(limits[model], height, "<", color="#222222", markerfacecolor="white", markersize=6, gid=f"limit {model}")
     ax.legend(handles=[Patch(color=_tint("#444444", shade), label=label) for label, shade in zip(PARTS.values(), _SHADES)],

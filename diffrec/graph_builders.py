@@ -6,7 +6,7 @@
 __all__ = ['CONTROL_KINDS', 'ABLATIONS', 'GRAPH_MODELS', 'LEARNED', 'TRAINING', 'features_of', 'build_diffmm', 'build_genrec',
            'heard_by', 'row_batches', 'control_edges', 'build_turn']
 
-# %% ../nbs/81a_graph_builders.ipynb #f0b7749d
+# %% ../nbs/81a_graph_builders.ipynb #2ae56fc0
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -27,13 +27,14 @@ from .models.edges import Edges, Rows
 from .models.flip_denoiser import FlipRowsConfig
 from .models.flip_rows import FlipRows
 from .models.genrec import GenRec, GenRecConfig
+from .models.genrec_corrected import CorrectedGenRec, CorrectedGenRecConfig
 from .models.graph_recommender import GraphRecommender
 from .models.latent_rows import LatentRows, LatentRowsConfig
 from .models.row_diffusion import RowDiffusion, RowDiffusionConfig
 from .training.alternation import Alternation, over_users
 from .training.config import FitConfig
 
-# %% ../nbs/81a_graph_builders.ipynb #c107fb97
+# %% ../nbs/81a_graph_builders.ipynb #c7e436b6
 def features_of(
     data: Dataset,                            # its features are used
     modalities: Iterable[str] | None = None,  # names of those that are wanted; None: all
@@ -61,14 +62,17 @@ def build_diffmm(
 
 
 def build_genrec(
-    shape: Mapping[str, Any],      # `modalities`, and fields of `GenRecConfig`
+    shape: Mapping[str, Any],      # `modalities`, `loss`, and fields of `GenRecConfig`; loss "softmax": of `CorrectedGenRecConfig`
     data: Dataset,                 # its features are used
     interactions: sp.csr_array,    # [U, I] training events
 ) -> GenRec:
     "GenRec's recommender, before any edges; a published side modality that is missing is left out."
     shape = dict(shape)
-    features = features_of(data, shape.pop("modalities", None))
-    return GenRec(data.n_users, data.n_items, interactions, features, GenRecConfig(**shape))
+    features, loss = features_of(data, shape.pop("modalities", None)), shape.pop("loss", "bpr")
+    if loss not in ("bpr", "softmax"):
+        raise ValueError(f"loss must be 'bpr' or 'softmax', got {loss!r}")
+    make, configure = (CorrectedGenRec, CorrectedGenRecConfig) if loss == "softmax" else (GenRec, GenRecConfig)
+    return make(data.n_users, data.n_items, interactions, features, configure(**shape))
 
 
 def heard_by(
@@ -78,10 +82,10 @@ def heard_by(
     "The features of the modalities that a recommender was built with."
     return features_of(data, model.projections if isinstance(model, DiffMM) else model.modal.names)
 
-# %% ../nbs/81a_graph_builders.ipynb #a0ee65d5
+# %% ../nbs/81a_graph_builders.ipynb #1269c26d
 CONTROL_KINDS = ("none", "observed", "random", "hub", "knn")
 ABLATIONS = {"diffmm": ("one_edge", "thirty_edges", "image_only", "audio_only", "contrast", "no_signal", "reference_weights", "noised_start", "latent"),
-             "genrec": ("five_edges", "flat_edges", "image_only", "audio_only", "no_contrast", "more_noise", "debias")}
+             "genrec": ("one_edge", "flat_edges", "image_only", "audio_only", "no_contrast", "more_noise", "debias")}
 GRAPH_MODELS = {f"{form}{control}": build for build, forms in
                 [(build_diffmm, ("diffmm", "diffmm_fast", "diffmm_faithful")), (build_genrec, ("genrec", "genrec_faithful"))]
                 for form in forms for control in ("", *(f"_{kind}" for kind in (*CONTROL_KINDS, *ABLATIONS.get(form, ()))))}

@@ -91,7 +91,7 @@ SETTINGS["tiktok"] += tuple(
     for control in ("", "_shuffled"))
 CONTROLS |= {model: f"{model}_shuffled" for model in ("lightgcn_m", "bm3", "lattice")}
 
-# %% ../nbs/82a_settings.ipynb #05d9f321
+# %% ../nbs/82a_settings.ipynb #afd7b0b9
 PUBLISHED_DIFFMM = {
     "tiktok": ({"weight_decay": 1e-4, "contrast_weight": 1e-2, "projection": "linear", "contrast": "main"}, {"signal_weight": .1}),
     "baby": ({"weight_decay": 1e-5, "contrast_weight": 1e-1, "projection": "activated", "contrast": "modalities", "edge_keep": 1.},
@@ -131,9 +131,9 @@ def genrec_recipes(
     faithful = Recipe("genrec_faithful", {**VARIANTS[preset], "mode": "faithful"}, batch_size=1024,
                       fit=FitConfig(n_epochs=50, learning_rate=1e-3, patience=8),
                       edges={"kind": "flip", "n_edges": 1, **fields})
-    corrected = Recipe("genrec", {**VARIANTS[preset], "side_modalities": None}, batch_size=2048,
-                       fit=FitConfig(n_epochs=50, learning_rate=4e-3, patience=8),
-                       edges={"kind": "flip", "n_edges": 1, "half_precision": True, "batch_size": 256, "generate_batch": 1024})
+    corrected = Recipe("genrec", {**VARIANTS[preset], "side_modalities": None, "loss": "softmax", "weight_decay": 1e-3, "init_std": .1},
+                       batch_size=2048, fit=FitConfig(n_epochs=25, learning_rate=6e-3, patience=5, ema_decay=.98),
+                       edges={"kind": "flip", "n_edges": 5, "half_precision": True, "batch_size": 256, "generate_batch": 1024})
     return (faithful, corrected, *controls_of(faithful), *controls_of(corrected), *ablations_of(corrected))
 
 
@@ -154,7 +154,7 @@ ABLATED: dict[str, dict[str, tuple[dict, dict]]] = {      # system -> name -> wh
         "reference_weights": ({}, {"weighting": "reference"}), "noised_start": ({}, {"start_step": 5, "sample_noise": True}),
         "latent": ({}, {"kind": "latent", "n_edges": 10, "relative_weights": True})},
     "genrec": {
-        "five_edges": ({}, {"n_edges": 5}), "flat_edges": ({}, {"edge_weights": "flat"}),
+        "one_edge": ({}, {"n_edges": 1}), "flat_edges": ({}, {"edge_weights": "flat"}),
         "image_only": ({"modalities": ("image",)}, {}), "audio_only": ({"modalities": ("audio",)}, {}),
         "no_contrast": ({"contrast_weight": 0., "cross_weight": 0.}, {}), "more_noise": ({}, {"forgotten": 1., "start_step": 5}),
         "debias": ({}, {"debias": .1})}}

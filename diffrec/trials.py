@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['Judging', 'Trial', 'judge_training', 'trial_path', 'write_trial', 'read_header', 'read_trial', 'is_of',
-           'train_or_find', 'judge_or_find', 'load_making']
+           'train_or_find', 'train_all', 'judge_or_find', 'load_making']
 
-# %% ../nbs/82b_trials.ipynb #d1c89900
+# %% ../nbs/82b_trials.ipynb #e201b7c8
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from tqdm.auto import tqdm
 
 from .artifacts import atomic_path, read_table
-from .data.interactions import Dataset
+from .data.interactions import Dataset, load_dataset
 from .evaluation.protocol import judge_lists, judged_users, seen_matrix
 from .evaluation.ranking import coverage_at_k, top_k
 from .provenance import source_hash
@@ -145,6 +149,36 @@ def train_or_find(
     if path is not None and is_of(path, made_from):
         return entry, read_trial(path).epochs
     return entry, read_table(train(recipe, dataset, seed, models) / "epochs.parquet")
+
+# %% ../nbs/82b_trials.ipynb #83fa6371
+def train_all(
+    pairs: Sequence[tuple[Recipe, int]],  # recipes and seeds
+    data: str | Path,                     # folder of the data set: see `interactions.save_dataset`
+    models: str | Path,                   # where weights go
+    trials: str | Path | None,            # where trials are kept; None: train in any case
+    n_workers: int = 1,                   # processes
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:  # as of `train_or_find`, in the order of the pairs
+    "Train what no trial stands for, with a bar of what is done."
+    if n_workers < 1:
+        raise ValueError(f"n_workers must be >= 1, got {n_workers}")
+    bar = tqdm(total=len(pairs), desc="models", disable=None)
+    if n_workers == 1:
+        dataset, found = load_dataset(data), []
+        for recipe, seed in pairs:
+            found.append(train_or_find(recipe, dataset, seed, models, trials))
+            bar.update()
+        return found
+    with ProcessPoolExecutor(n_workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = [pool.submit(_train_one, recipe, seed, data, models, trials) for recipe, seed in pairs]
+        for done in as_completed(waiting):
+            done.result()
+            bar.update()
+        return [done.result() for done in waiting]
+
+
+def _train_one(recipe: Recipe, seed: int, data: str | Path, models: str | Path, trials: str | Path | None) -> tuple[dict, pd.DataFrame]:
+    "One pair, in a process that loads the data set itself."
+    return train_or_find(recipe, load_dataset(data), seed, models, trials)
 
 # %% ../nbs/82b_trials.ipynb #caefb268
 def judge_or_find(

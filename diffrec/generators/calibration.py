@@ -114,7 +114,7 @@ def _row_weights(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
                          f"and {int((weights[labels == 0] > 0).sum())} disliked rows")
     return weights
 
-# %% ../../nbs/44_generators.calibration.ipynb #32f4f158
+# %% ../../nbs/44_generators.calibration.ipynb #17eee9fc
 def fit_temperature(
     logits: np.ndarray,                 # [N] of rows that the model has not learned from
     labels: np.ndarray,                 # [N] 0 or 1
@@ -142,9 +142,11 @@ def fit_platt(
     "Slope and shift with the least log loss on Platt's targets; raises `ValueError` if that turns the order round."
     labels, logits = _pair(labels, logits, "logits")
     weights = _row_weights(labels, weights)
+    if np.ptp(logits) == 0:
+        raise ValueError(f"all logits are {logits[0]}; a slope needs logits that differ")
     liked, disliked = weights[labels == 1].sum(), weights[labels == 0].sum()
     targets = np.where(labels == 1, (liked + 1) / (liked + 2), 1 / (disliked + 2))
-    centre, scale = logits.mean(), max(logits.std(), np.finfo(np.float64).tiny)
+    centre, scale = logits.mean(), logits.std()
     features = np.stack([(logits - centre) / scale, np.ones(len(logits))], axis=1)
     slope, level = _fit(features, targets, weights)
     if slope <= 1e-9:

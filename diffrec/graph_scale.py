@@ -6,22 +6,20 @@
 __all__ = ['WIDTHS', 'METRICS', 'made_up_data', 'sizes_of', 'estimate_of', 'train_epoch_of', 'measure_epoch', 'scale_rows',
            'log_slope', 'slope_rows', 'plot_scale']
 
-# %% ../nbs/88a_graph_scale.ipynb #534612a6
-import time
+# %% ../nbs/88a_graph_scale.ipynb #1b88854a
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .artifacts import Measure, result_rows
 from .benchmarks import peak_memory_of
 from .core import rng_for
 from .data.batches import TripletBatches
 from .data.interactions import Dataset, Interactions
-from .evaluation.rows import pick_rows
 from .graph_builders import TRAINING, build_turn
 from .models.memory import EpochSizes, MemoryEstimate, memory_estimate
 from .pictures import new_axes
@@ -179,39 +177,49 @@ def slope_rows(
                         value=log_slope(values.index, curve), n=len(values)) for metric, curve in curves.items()]
     return result_rows(slopes)
 
-# %% ../nbs/88a_graph_scale.ipynb #6e03b6f3
+# %% ../nbs/88a_graph_scale.ipynb #38d44101
 def plot_scale(
     rows: pd.DataFrame,      # from `scale_rows`
     n_users: int,            # data sets of so many users make the lines; others are single squares
     ax: Axes | None = None,  # where to draw
 ) -> Axes:
-    "Peak memory (filled) and its estimate (open) against items, with the slope of each line."
-    ax, own = ax or new_axes(4.2), rows[rows["dataset"].str.startswith(f"{n_users}x")]
-    for model, found in own.groupby("model", sort=False):
+    "Peak memory (filled), what of it is above the libraries (pale) and the estimate (open) against items, with slopes."
+    ax, own = ax or new_axes(5.2), rows["dataset"].str.startswith(f"{n_users}x")
+    for model, found in rows[own].groupby("model", sort=False):
         values = found.pivot(index="n", columns="metric", values="value") / 1024
-        color, slope = color_of(model), f", slope {log_slope(values.index, values['peak_mib']):.2f}" if len(values) > 1 else ""
-        ax.plot(values.index, values["peak_mib"], "-o", color=color, label=f"{model}{slope}", gid=f"peak {model}")
-        ax.plot(values.index, values["estimated_mib"], "--D", color=ink_of(model), linewidth=1, markersize=8, markerfacecolor="none",
-                gid=f"estimate {model}")
-    others = rows[~rows.index.isin(own.index)]
-    for (model, dataset), found in others.groupby(["model", "dataset"], sort=False):
+        curves = {"peak": values["peak_mib"], "above": values["peak_mib"] - values["before_mib"]}
+        said = f"{model}, {n_users:,} users"
+        if len(values) > 1:
+            said += "; slope {:.2f}, above the libraries {:.2f}".format(*(log_slope(values.index, curve) for curve in curves.values()))
+        ax.plot(values.index, curves["peak"], "-o", color=color_of(model), label=said, gid=f"peak {model}")
+        ax.plot(values.index, curves["above"], "-", color=color_of(model), alpha=.35, gid=f"above {model}")
+        _open(ax, values.index, values["estimated_mib"], model, f"estimate {model}")
+    for (model, dataset), found in rows[~own].groupby(["model", "dataset"], sort=False):
         values, users = found.set_index("metric")["value"] / 1024, dataset.split("x")[0]
-        x = found["n"].iloc[0]
-        ax.plot(x, values["peak_mib"], "s", color=color_of(model), markersize=8, label=f"{model}, {int(users):,} users", gid=f"peak {model} {users}")
-        ax.plot(x, values["estimated_mib"], "D", color=ink_of(model), markersize=8, markerfacecolor="none", gid=f"estimate {model} {users}")
-    _finish(ax, pick_rows(own, "peak_mib", split="train"), n_users)
+        ax.plot(found["n"].iloc[0], values["peak_mib"], "s", color=color_of(model), markersize=8, label=f"{model}, {int(users):,} users",
+                gid=f"peak {model} {users}")
+        _open(ax, found["n"].iloc[:1], values[["estimated_mib"]], model, f"estimate {model} {users}")
+    _finish(ax, rows)
     return ax
 
 
-def _finish(ax: Axes, peaks: pd.DataFrame, n_users: int) -> None:
-    "Logarithmic axes in items and GiB, the line of slope 1 below, and what the signs mean."
-    ax.set(xscale="log", yscale="log", xlabel="items", ylabel="peak memory of the process, GiB")
-    ends, start = np.array([peaks["n"].min(), peaks["n"].max()], float), peaks["value"].min() / 1024 / 2
-    ax.plot(ends, start * ends / ends[0], color="#bbbbbb", linewidth=1, gid="slope 1", zorder=1)
-    ax.annotate("slope 1", (ends[-1], start * ends[-1] / ends[0]), (-6, -4), textcoords="offset points", color="#777777", ha="right", va="top")
-    ax.plot([], [], "--D", color="#444444", linewidth=1, markersize=8, markerfacecolor="none", label="estimate, made before")
-    for axis, text in ((ax.xaxis, lambda value, _: f"{value:,.0f}"), (ax.yaxis, lambda value, _: f"{value:g}")):
-        axis.set_major_formatter(FuncFormatter(text))
+def _open(ax: Axes, x: Iterable[float], y: Iterable[float], model: str, name: str) -> None:
+    "Open diamonds in the ink of a model."
+    ax.plot(x, y, "D", color=ink_of(model), markersize=9, markerfacecolor="none", gid=name)
+
+# %% ../nbs/88a_graph_scale.ipynb #9083a085
+def _finish(ax: Axes, rows: pd.DataFrame) -> None:
+    "Logarithmic axes in items and GiB, a line of slope 1 in the lower corner, and what the signs mean."
+    sizes = sorted(set(rows["n"]))
+    ax.set(xscale="log", yscale="log", xlabel="items", ylabel="memory, GiB", title="Peak memory of one epoch")
+    (low, high), ends = ax.get_ylim(), np.array([sizes[0], sizes[-1]], float)
+    ax.plot(ends, low * ends / ends[0], color="#bbbbbb", linewidth=1, gid="slope 1", zorder=1)
+    ax.annotate("slope 1", (ends[0], low), (14, 4), textcoords="offset points", color="#777777")
+    ax.set(xticks=sizes, xticklabels=[f"{size:,}" for size in sizes], ylim=(low, high))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    ax.legend(loc="upper left", handlelength=2.6)
-    ax.set_title(f"One epoch, {n_users:,} users and a growing catalogue", pad=10)
+    ax.plot([], [], "-", color="#444444", alpha=.35, linewidth=1.8, label="above what the libraries take")
+    ax.plot([], [], "D", color="#444444", markersize=9, markerfacecolor="none", label="estimate, made before")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -.14), borderpad=0)

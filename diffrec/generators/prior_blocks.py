@@ -9,7 +9,6 @@ __all__ = ['REACH', 'level_features', 'GatedBlock', 'GatedAttention', 'HistoryRe
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import check_shape

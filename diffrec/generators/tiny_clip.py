@@ -35,7 +35,7 @@ from ..drawing import ATTRIBUTES
 from ..folders import whole_folder
 from ..population import KINDS
 
-# %% ../../nbs/41a_generators.tiny_clip.ipynb #8ec29487
+# %% ../../nbs/41a_generators.tiny_clip.ipynb #655aebad
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -44,12 +44,12 @@ def caption_tokenizer(
     context_length: int = 20,   # pieces of a text at most, the two marks counted
 ) -> CLIPTokenizer:             # as transformers has it; `save_pretrained` writes what open_clip reads too
     "Byte pairs learned on captions, in the layout of CLIP's own vocabulary."
-    model, like = BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"), CLIPTokenizer().backend_tokenizer
-    learner = Tokenizer(model)
+    learner, like = Tokenizer(BPE(continuing_subword_prefix="", end_of_word_suffix="</w>")), CLIPTokenizer().backend_tokenizer
     learner.normalizer, learner.pre_tokenizer = like.normalizer, like.pre_tokenizer
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner.train_from_iterator(sorted(set(map(str, texts))), BpeTrainer(
-        vocab_size=10_000, min_frequency=1, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False))
+        vocab_size=10_000, min_frequency=1, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False,
+        special_tokens=[letter + "</w>" for letter in letters]))         # numbered now: else ties would fall by chance
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = dict.fromkeys([*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), START, END])
     return CLIPTokenizer({piece: number for number, piece in enumerate(pieces)}, merges, model_max_length=context_length)
@@ -89,14 +89,13 @@ def build_clip(
     clip.visual.to(memory_format=torch.channels_last)        # the layout that convolutions on a CPU like
     return clip.eval()
 
-# %% ../../nbs/41a_generators.tiny_clip.ipynb #80e3f4a9
+# %% ../../nbs/41a_generators.tiny_clip.ipynb #7f7fb009
 def clip_signal(
     clip: CLIP,
     pixels: Tensor,   # [B, S, S, 3] uint8
 ) -> Tensor:          # [B, 3, S, S] float32, standardised as the model's configuration says
     "Pictures as the image tower sees them."
-    size = clip.visual.image_size
-    check_shape({"c": 3, "S": size}, pixels=(pixels, "B S S c"))
+    check_shape({"c": 3, "S": clip.visual.image_size}, pixels=(pixels, "B S S c"))
     if pixels.dtype != torch.uint8:
         raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
     mean, std = (torch.tensor(values, device=pixels.device) for values in (clip.visual.image_mean, clip.visual.image_std))
@@ -125,7 +124,7 @@ def embed_texts(
     "Text embeddings."
     return torch.cat([clip.encode_text(part, normalize) for part in tokens_of(tokenizer, texts).split(batch_size)])
 
-# %% ../../nbs/41a_generators.tiny_clip.ipynb #6a4cadd9
+# %% ../../nbs/41a_generators.tiny_clip.ipynb #f5f58e36
 def save_clip(
     folder: str | Path,         # replaced as a whole
     clip: CLIP,
@@ -136,6 +135,8 @@ def save_clip(
     "Write `open_clip_model.safetensors`, `open_clip_config.json` and the tokenizer."
     kept = copy.deepcopy(clip).to(memory_format=torch.contiguous_format)
     with whole_folder(folder) as building:
+        tokenizer.backend_tokenizer.no_padding()             # what the last call asked for is no part of the file
+        tokenizer.backend_tokenizer.no_truncation()
         save_for_hf(kept.half() if half else kept, tokenizer, copy.deepcopy(config), building, safe_serialization=True)
 
 

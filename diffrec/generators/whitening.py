@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import check_shape
-
 # %% ../../nbs/40_generators.whitening.ipynb #db1b79d9
 KINDS = ("none", "length", "scale", "whiten")
 LEAST_SHARE = 1e-4   # directions with less than this share of the largest deviation are not blown up further

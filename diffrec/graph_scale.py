@@ -6,7 +6,7 @@
 __all__ = ['WIDTHS', 'METRICS', 'made_up_data', 'sizes_of', 'estimate_of', 'train_epoch_of', 'measure_epoch', 'scale_rows',
            'log_slope', 'slope_rows', 'plot_scale']
 
-# %% ../nbs/88a_graph_scale.ipynb #1b88854a
+# %% ../nbs/88a_graph_scale.ipynb #3a4f8399
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -98,13 +98,32 @@ def test_rows_follow_from_the_trials_that_are_kept_beside_them(report: str):
         assert over_seeds(report, "recall", 20)["value"][model] == pytest.approx(means[model].mean(), abs=1e-9)
 
 
+@pytest.mark.parametrize("model, literal, limit", [("diffmm_fast", "diffmm_literal", .2), ("genrec", "genrec_literal", .1)])
+def test_fast_forms_keep_their_cost(model: str, literal: str, limit: float):
+    "CPU seconds of an epoch on TikTok, measured in one run with the published formulas beside."
+    ratio = over_seeds("graph_benchmarks", "cpu_ratio", versus=literal).loc[model]
+    assert ratio["ci_high"] <= limit
+    assert over_seeds("graph_benchmarks", "epoch_cpu_seconds").loc[model, "value"] <= 15
+
+
+def test_memory_grows_slower_than_the_catalogue_and_was_foretold():
+    rows = read_rows(reports / "graph_scale" / "results.parquet")
+    latent = rows[rows["model"] == "diffmm_latent"]
+    values = lambda metric: latent[latent["metric"] == metric].set_index("dataset")["value"]
+    assert (values("slope") <= 1.1).all() and (values("slope_above") <= 1.1).all() and len(values("slope")) == 1
+    assert {"20000x10000", "20000x300000", "100000x100000"} <= set(values("peak_mib").index)
+    assert values("peak_mib")["100000x100000"] < 16 * 1024 and values("n_events")["100000x100000"] == 2_000_000
+    ratios = rows[rows["metric"] == "estimate_ratio"]["value"]
+    assert len(ratios) >= 5 and ratios.between(.75, 1.25).all()
+
+
 def test_ranking_of_ten_billion_pairs_stays_small():
     rows = read_rows(reports / "benchmarks" / "results.parquet")
     peak = rows[(rows["metric"] == "peak_mib") & (rows["n"] == 100_000)]["value"]
     assert len(peak) == 1 and peak.iloc[0] < 4096
 
 
-@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks"])
+@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks"])
 def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
     record = read_json(reports / name / "config.json")
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0

@@ -6,7 +6,7 @@
 __all__ = ['Pieces', 'OWN_PAGES', 'GAPS', 'MemoryEstimate', 'EpochSizes', 'step_pieces', 'learning_pieces', 'drawing_pieces',
            'memory_estimate']
 
-# %% ../../nbs/39c_models.memory.ipynb #901f5795
+# %% ../../nbs/39c_models.memory.ipynb #c63f89d1
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
@@ -24,10 +24,10 @@ from .graph_recommender import GraphRecommender
 from .latent_rows import BLOCK_USERS, LatentRows
 from .row_diffusion import BLOCK_ENTRIES as SCORES, RowDiffusion
 
-# %% ../../nbs/39c_models.memory.ipynb #5e8acb5f
+# %% ../../nbs/39c_models.memory.ipynb #42e51b5b
 Pieces = list[tuple[float, float]]  # how many, and bytes of each
 OWN_PAGES = 32 * 2**20              # bytes from which a piece goes back to the system when it is freed (glibc)
-GAPS = 1.5                          # what a heap takes up over what is in it; measured, not derived
+GAPS = 1.75                         # what a heap takes up over what is in it; measured, not derived
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EpochSizes:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
 
-# %% ../../nbs/39c_models.memory.ipynb #06996226
+# %% ../../nbs/39c_models.memory.ipynb #fa15865d
 @singledispatch
 def step_pieces(
     model: nn.Module,      # a recommender on generated graphs
@@ -104,6 +104,8 @@ def _(model: DiffMM, sizes: EpochSizes) -> dict[str, Pieces]:
     if contrasted:
         cosines = min(2 * 4 * COSINES, rows * max(model.n_users, model.n_items))
         moments["a step: contrast"] = kept + [(3 + 2 * n_graphs, nodes), (1, cosines)]
+    parts = (nodes - items, items)
+    moments["a step: gradients"] = kept + [(1, nodes), *((3, part) for part in parts)]
     if isinstance(model, CorrectedDiffMM):
         moments["a step: candidates"] = kept + [(3, nodes), (4.3, rows * model.config.n_candidates)]
     return moments

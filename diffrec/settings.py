@@ -136,7 +136,7 @@ def genrec_recipes(
                        edges={"kind": "flip", "n_edges": 5, "half_precision": True, "batch_size": 256, "generate_batch": 1024})
     return (faithful, corrected, *controls_of(faithful), *controls_of(corrected), *ablations_of(corrected))
 
-
+# %% ../nbs/82a_settings.ipynb #c60a59fe
 def ablations_of(
     recipe: Recipe,        # "diffmm" or "genrec", corrected
 ) -> tuple[Recipe, ...]:

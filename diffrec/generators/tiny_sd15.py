@@ -188,7 +188,7 @@ def one_embedding_a_picture(pipeline: Any) -> Iterator[None]:
     finally:
         del pipeline.prepare_ip_adapter_image_embeds
 
-
+# %% ../../nbs/41e_generators.tiny_sd15.ipynb #43795620
 def check_width(
     unet: UNet2DConditionModel,  # with an adapter in it
     embeddings: Tensor,          # [N, E]

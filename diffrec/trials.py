@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
-from .artifacts import atomic_path, read_table
+from .artifacts import atomic_path, read_json, read_table
 from .data.interactions import Dataset, load_dataset
 from .evaluation.protocol import judge_lists, judged_users, seen_matrix
 from .evaluation.ranking import coverage_at_k, top_k
@@ -208,4 +208,4 @@ def load_making(
     folder: str | Path,      # written by `recipes.train`
 ) -> dict[str, Any]:
     "The making of trained weights."
-    return json.loads((Path(folder) / "epochs.parquet.recipe.json").read_text(encoding="utf-8"))
+    return read_json(Path(folder) / "epochs.parquet.recipe.json")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Prior', 'PriorConfig', 'Conditions', 'TastePrior']
 
-# %% ../../nbs/43b_generators.prior.ipynb #37700f27
+# %% ../../nbs/43b_generators.prior.ipynb #0d96311a
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from diffrec.diffusion.paths import (
     NoisePath, PredictionType4, both_of, check_prediction_type, draw_times, loss_weight, noised, path_of, target,
 )
 from .prior_blocks import GatedAttention, GatedBlock, HistoryReader, level_features
-from .tastes import UNSAID, Forgetting, Taste, TasteBatch
+from .tastes import Forgetting, Taste, TasteBatch
 from .whitening import Whitening
 
 # %% ../../nbs/43b_generators.prior.ipynb #e1fb1f3e

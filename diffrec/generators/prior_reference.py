@@ -6,12 +6,11 @@
 __all__ = ['SCHEDULES', 'inverted_time_features', 'ShiftedNorm', 'ReferenceBlock', 'reference_path', 'ReferenceConfig',
            'ReferencePrior']
 
-# %% ../../nbs/43c_generators.prior_reference.ipynb #9289a2b1
+# %% ../../nbs/43c_generators.prior_reference.ipynb #a87a7a75
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 

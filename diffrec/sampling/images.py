@@ -42,7 +42,7 @@ def picture_seed(
     "The seed of one picture."
     return int(rng_for(seed, f"picture of {person}, draw {number}").integers(2**31))
 
-# %% ../../nbs/63_sampling.images.ipynb #e8a4f86b
+# %% ../../nbs/63_sampling.images.ipynb #277d508f
 def draw_into(
     store: PictureStore,
     pipeline: Any,                           # of diffusers, with an IP-Adapter of the embeddings' width
@@ -51,6 +51,7 @@ def draw_into(
     seed: int,
     settings: DrawingSettings = DrawingSettings(),
     look: Callable[[Tensor], Tensor] | None = None,   # pixels [N, S, S, 3] uint8 -> [N, E'] embeddings of what was drawn
+    hear: Callable[[Tensor], Tensor] | None = None,   # what the adapter wants of embeddings: see `pipelines.Adapter.heard`
     batch_size: int = 32,
 ) -> int:                                    # how many were drawn now
     "Draw what is not there yet."
@@ -63,7 +64,7 @@ def draw_into(
             names, numbers = [str(people[row]) for row, _ in part], [number for _, number in part]
             seeds = [picture_seed(seed, name, number) for name, number in zip(names, numbers)]
             asked = torch.stack([embeddings[row, number] for row, number in part])
-            pixels = draw_embeddings(pipeline, asked, seeds, settings.prompt, settings.scale, settings.n_steps, settings.guidance,
+            pixels = draw_embeddings(pipeline, asked if hear is None else hear(asked), seeds, settings.prompt, settings.scale, settings.n_steps, settings.guidance,
                                      batch_size, negative_prompt=[settings.negative_prompt] * len(part))
             columns: Mapping[str, Sequence] = {"embedding": asked.float().tolist()}
             if look is not None:

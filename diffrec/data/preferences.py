@@ -60,7 +60,7 @@ def split_published(
     labels = np.where(ranks < n_test, 2, np.where(ranks < n_test + n_valid, 1, 0))
     return splits_by_label(events, labels, ("train", "valid", "test"))
 
-# %% ../../nbs/15_data.preferences.ipynb #5d131ea5
+# %% ../../nbs/15_data.preferences.ipynb #588a494a
 HABIT = 5.   # ratings at which a user's own mean counts as much as the middle of the scale
 
 
@@ -105,10 +105,10 @@ class RatedPictures:
         users, wanted = np.asarray(users), np.asarray(counts)
         parts = []
         for row, (user, count) in enumerate(zip(users, wanted)):
-            own = np.arange(self.pointers[user], self.pointers[user + 1]) if user >= 0 else np.arange(0)
+            own = np.arange(self.pointers[user], self.pointers[user + 1]) if user >= 0 and count else np.arange(0)
             if without is not None:
                 own = own[self.items[own] != without[row]]
-            parts.append(rng.permutation(own)[:count])
+            parts.append(rng.choice(own, min(count, len(own)), replace=False))
         width = max([len(part) for part in parts], default=0)
         places = np.full((len(users), width), -1)
         for row, part in enumerate(parts):

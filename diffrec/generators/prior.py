@@ -86,7 +86,7 @@ class Prior(nn.Module):
         guess, _ = both_of(self.path, self(x, times, batch.taste), x, times, self.prediction_type)
         return (guess - batch.embeddings).square().mean(1)
 
-# %% ../../nbs/43b_generators.prior.ipynb #2f0552c7
+# %% ../../nbs/43b_generators.prior.ipynb #687674c8
 @dataclass(frozen=True)
 class PriorConfig:
     "Everything about a default prior but its weights."
@@ -97,6 +97,7 @@ class PriorConfig:
     width: int = 512                                             # of the stream, or of each token
     n_blocks: int = 4
     condition: int = 256                                         # width of what modulates the blocks
+    history_width: int = 64                                      # of what is kept of each rated picture
     n_tokens: int = 16                                           # of "tokens"
     n_heads: int = 4                                             # of attention, also in the history reader
     path: Literal["cosine", "flow"] = "cosine"
@@ -113,7 +114,7 @@ class PriorConfig:
             object.__setattr__(self, "forgetting", Forgetting(**self.forgetting))
         if unknown := sorted(set(self.hears) - {"number", "history"}):
             raise ValueError(f"hears may name 'number' and 'history', got {unknown}")
-        for name in ("n_dims", "width", "n_blocks", "condition", "n_tokens", "n_heads"):
+        for name in ("n_dims", "width", "n_blocks", "condition", "history_width", "n_tokens", "n_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.n_users < 1 and "number" in self.hears:
@@ -125,7 +126,7 @@ class PriorConfig:
             raise ValueError(f"a stream of {room} numbers cannot answer {self.prediction_type} in {self.n_dims} dimensions: "
                              "widen it, or predict velocity or sample")
 
-# %% ../../nbs/43b_generators.prior.ipynb #b6568ed1
+# %% ../../nbs/43b_generators.prior.ipynb #b7d39d04
 class Conditions(nn.Module):
     "Noise level, score and person, each as a vector, and what their sum becomes."
 
@@ -143,7 +144,8 @@ class Conditions(nn.Module):
             self.number = nn.Embedding(config.n_users + 1, width)
             nn.init.normal_(self.number.weight)
         if "history" in self.hears:
-            self.history = HistoryReader(config.n_dims, width, n_heads=config.n_heads)
+            self.history = HistoryReader(config.n_dims, config.history_width, n_heads=config.n_heads)
+            self.remembered = nn.Linear(config.history_width, width)
         self.out = nn.Sequential(nn.Linear(width, width), nn.SiLU())
 
     def told(
@@ -155,7 +157,7 @@ class Conditions(nn.Module):
         if "number" in self.hears:
             total = total + self.number(taste.users)
         if "history" in self.hears:
-            total = total + self.history(taste.history, taste.marks, taste.present)
+            total = total + self.remembered(self.history(taste.history, taste.marks, taste.present))
         return total
 
     def forward(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EmbeddingReader', 'TasteJudge', 'Matched', 'by_user', 'match_coverage', 'plot_utility_coverage']
 
-# %% ../nbs/82g_taste_judging.ipynb #2c3d172b
+# %% ../nbs/82g_taste_judging.ipynb #fd98a6a8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from .core import check_shape, rng_for
 from .data.world import LIKE, World
 from .drawing import ATTRIBUTES
 from .evaluation.images import nearest_distances, neighbour_radii
-from .population import kind_numbers
+from .population import ONE_HOT, kind_numbers
 
 # %% ../nbs/82g_taste_judging.ipynb #b34227ce
 class EmbeddingReader:
@@ -58,55 +58,52 @@ class EmbeddingReader:
         "Share of pictures of which each attribute is read right."
         return dict(zip(ATTRIBUTES, (self.codes(embeddings) == attributes).mean(0).tolist()))
 
-# %% ../nbs/82g_taste_judging.ipynb #36f93a66
+# %% ../nbs/82g_taste_judging.ipynb #969d2bf4
 @dataclass(frozen=True, eq=False)
 class TasteJudge:
     "Judges draws for people of a world."
     world: World
     reader: EmbeddingReader
-    table: np.ndarray     # [I, D] embeddings of the world's items, in the space in which nearness is taken
     n_real: int = 200     # pictures that a person would like, drawn anew for coverage
     k: int = 5            # whose neighbour a draw must beat
 
     def likes(
         self,
         user: int,
-    ) -> np.ndarray:      # [n_real, D]
-        "Embeddings of pictures that she would like, drawn by the world without regard to any rating."
+    ) -> np.ndarray:      # [n_real] kinds
+        "Pictures that she would like, drawn by the world from its items without regard to any rating."
         utilities = self.world.people.kind_utilities(np.array([user]))[0, self.world.items.kinds] + self.world.people.generosity[user]
         chance = norm.cdf((utilities - self.world.cut_points[LIKE - 2]) / self.world.config.noise)
         rng = rng_for(self.world.config.seed, f"likes of user {user} for judging")
-        if self.n_real > len(self.table):
-            raise ValueError(f"n_real must be at most the {len(self.table)} items, got {self.n_real}")
-        return self.table[rng.choice(len(self.table), self.n_real, replace=False, p=chance / chance.sum())]
+        if self.n_real > len(chance):
+            raise ValueError(f"n_real must be at most the {len(chance)} items, got {self.n_real}")
+        return self.world.items.kinds[rng.choice(len(chance), self.n_real, replace=False, p=chance / chance.sum())]
 
     def utilities(
         self,
         users: np.ndarray,   # [B]
-        codes: np.ndarray,   # [B, n, 4] attributes of what was drawn for each
+        kinds: np.ndarray,   # [B, n] of what was drawn for each
     ) -> np.ndarray:         # [B, n] in standard deviations of the catalogue's worth to each
         "What draws are worth."
         of_kinds = self.world.people.kind_utilities(users)
         of_items = of_kinds[:, self.world.items.kinds]
-        kinds = kind_numbers(codes.reshape(-1, 4)).reshape(codes.shape[:2])
         worth = np.take_along_axis(of_kinds, kinds, 1)
         return (worth - of_items.mean(1, keepdims=True)) / of_items.std(1, keepdims=True)
 
     def __call__(
         self,
         users: Sequence[int],   # [B]
-        drawn: np.ndarray,      # [B, n, D] as the encoder gives them
-        placed: np.ndarray | None = None,   # [B, n, D] the same in the table's space; None: it is the encoder's
+        drawn: np.ndarray,      # [B, n, D] embeddings
     ) -> pd.DataFrame:          # columns user, metric ("utility", "coverage", "kinds"), value
         "Judge the draws of each person."
-        users, placed = np.asarray(users), drawn if placed is None else placed
-        sizes = check_shape({"B": len(users)}, drawn=(drawn, "B n D"), placed=(placed, "B n D"))
-        codes = self.reader.codes(drawn.reshape(-1, sizes["D"])).reshape(sizes["B"], sizes["n"], 4)
+        users = np.asarray(users)
+        sizes = check_shape({"B": len(users)}, drawn=(drawn, "B n D"))
+        kinds = kind_numbers(self.reader.codes(drawn.reshape(-1, sizes["D"]))).reshape(sizes["B"], sizes["n"])
         rows = []
-        for user, worth, place, kinds in zip(users, self.utilities(users, codes).mean(1), placed, codes):
-            real = self.likes(user)
-            reached = nearest_distances(real, place) <= neighbour_radii(real, self.k)
-            rows += [(user, "utility", worth), (user, "coverage", reached.mean()), (user, "kinds", len(np.unique(kinds, axis=0)))]
+        for user, worth, own in zip(users, self.utilities(users, kinds).mean(1), kinds):
+            real = ONE_HOT[self.likes(user)]                 # squared distances are twice the number of attributes that differ
+            reached = nearest_distances(real, ONE_HOT[own]) <= neighbour_radii(real, self.k) + 1e-6
+            rows += [(user, "utility", worth), (user, "coverage", reached.mean()), (user, "kinds", len(np.unique(own)))]
         return pd.DataFrame(rows, columns=["user", "metric", "value"])
 
 # %% ../nbs/82g_taste_judging.ipynb #148d0e79

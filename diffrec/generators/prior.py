@@ -126,7 +126,7 @@ class PriorConfig:
             raise ValueError(f"a stream of {room} numbers cannot answer {self.prediction_type} in {self.n_dims} dimensions: "
                              "widen it, or predict velocity or sample")
 
-# %% ../../nbs/43b_generators.prior.ipynb #b7d39d04
+# %% ../../nbs/43b_generators.prior.ipynb #17677f2c
 class Conditions(nn.Module):
     "Noise level, score and person, each as a vector, and what their sum becomes."
 
@@ -138,11 +138,10 @@ class Conditions(nn.Module):
         width = config.condition
         self.hears, self.n_users = config.hears, config.n_users
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.score = nn.Embedding(3, width)
-        nn.init.normal_(self.score.weight)
+        self.score, self.turn = nn.Embedding(3, width), nn.Embedding(3, width)
+        self.turn.weight.data.copy_(torch.tensor([-1., 1., 0.]).unsqueeze(1).expand(3, width))
         if "number" in self.hears:
             self.number = nn.Embedding(config.n_users + 1, width)
-            nn.init.normal_(self.number.weight)
         if "history" in self.hears:
             self.history = HistoryReader(config.n_dims, config.history_width, n_heads=config.n_heads)
             self.remembered = nn.Linear(config.history_width, width)
@@ -153,12 +152,12 @@ class Conditions(nn.Module):
         taste: Taste,
     ) -> Tensor:          # [B, condition]
         "Score and person."
-        total = self.score(taste.scores)
+        person = torch.zeros_like(self.score(taste.scores))
         if "number" in self.hears:
-            total = total + self.number(taste.users)
+            person = person + self.number(taste.users)
         if "history" in self.hears:
-            total = total + self.remembered(self.history(taste.history, taste.marks, taste.present))
-        return total
+            person = person + self.remembered(self.history(taste.history, taste.marks, taste.present))
+        return self.score(taste.scores) + self.turn(taste.scores) * person
 
     def forward(
         self,

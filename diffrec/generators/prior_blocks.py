@@ -84,7 +84,7 @@ class GatedAttention(nn.Module):
         heard = self.norm(x) * (1 + scale) + shift
         return x + gate * self.attention(heard, heard, heard, need_weights=False)[0]
 
-# %% ../../nbs/43_generators.prior_blocks.ipynb #03f1938f
+# %% ../../nbs/43_generators.prior_blocks.ipynb #1c176a41
 class HistoryReader(nn.Module):
     "From rated pictures to one vector (a set encoder with learned queries)."
 
@@ -101,6 +101,7 @@ class HistoryReader(nn.Module):
         self.nothing = nn.Parameter(torch.randn(1, 1, width) / width ** .5)
         self.queries = nn.Parameter(torch.randn(1, n_queries, width) / width ** .5)
         self.attention = nn.MultiheadAttention(width, n_heads, batch_first=True)
+        self.sums = nn.Linear(2 * n_dims, width, bias=False)
         self.out = nn.Sequential(nn.LayerNorm(n_queries * width + 1), nn.Linear(n_queries * width + 1, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(
@@ -117,5 +118,7 @@ class HistoryReader(nn.Module):
         absent = torch.cat([present.new_zeros(sizes["B"], 1), ~present], 1)
         asked = self.queries.expand(sizes["B"], -1, -1)
         answers = self.attention(asked, memory, memory, key_padding_mask=absent, need_weights=False)[0]
-        count = present.sum(1, keepdim=True).to(answers.dtype).log1p()
-        return self.out(torch.cat([answers.flatten(1), count], 1))
+        count = present.sum(1, keepdim=True).to(answers.dtype)
+        weights = torch.stack([torch.ones_like(marks), marks], 1) * present.unsqueeze(1)
+        sums = weights @ history.masked_fill(~present.unsqueeze(2), 0) / (count + 1).sqrt().unsqueeze(2)
+        return self.out(torch.cat([answers.flatten(1), count.log1p()], 1)) + self.sums(sums.flatten(1))

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['embedded', 'EmbeddedBatches', 'EmbeddedEpoch', 'Questions', 'fixed_questions', 'answers_errors', 'errors_by_level',
-           'PriorRecipe', 'released_recipe', 'train_prior']
+           'PriorRecipe', 'released_recipe', 'train_prior', 'make_prior']
 
-# %% ../nbs/82e_prior_training.ipynb #9eae7a88
+# %% ../nbs/82e_prior_training.ipynb #0299478d
+import hashlib
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +19,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .artifacts import done_once, write_table
 from .core import check_shape, fixed_chance, generator_for, rng_for
 from .data.interactions import Interactions
 from .data.preferences import RatedPictures, TasteBatches, TasteRows, likes
 from .generators.prior import Prior, PriorConfig, TastePrior
+from .generators.prior_files import save_prior
 from .generators.prior_reference import ReferenceConfig, ReferencePrior
 from .generators.tastes import TasteBatch
 from .generators.whitening import Whitening
+from .provenance import source_hash
 from .training.config import FitConfig
 from .training.fit import fit
 from .training.history import History
@@ -174,3 +179,28 @@ def train_prior(
     validate: Callable[[], float] = lambda: -float(answers_errors(prior, asked).mean())
     history = fit(prior, EmbeddedBatches(rows, whitened), recipe.fit, seed=seed, validate=validate, folder=None if folder is None else Path(folder))
     return prior.eval(), history
+
+# %% ../nbs/82e_prior_training.ipynb #87baac26
+def make_prior(
+    recipe: PriorRecipe,
+    splits: dict[str, Interactions],   # "train" and "valid", with values
+    table: Tensor,                     # [I, D] embeddings as the encoder gives them
+    seed: int,
+    folder: str | Path,                # of this prior and seed
+    sources: dict[str, str],           # what the data and the encoder are: names and hashes
+) -> Path:                             # the folder, with prior.safetensors, epochs.parquet and levels.parquet
+    "Train a prior unless that is done."
+    folder = Path(folder)
+    made_from = {"recipe": asdict(recipe), "seed": seed, "sources": sources, "code": source_hash(["diffrec.prior_training"])}
+
+    def make(path: Path) -> None:
+        run = folder / "log" / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+        prior, history = train_prior(recipe, splits, table, seed, run)
+        known = RatedPictures.of(splits["train"])
+        asked = fixed_questions(splits["valid"], known, prior.whitening(table), 0, recipe.max_support, recipe.threshold)
+        write_table(folder / "levels.parquet", errors_by_level(answers_errors(prior, asked), asked))
+        save_prior(folder / "prior.safetensors", prior, {**made_from, "average_of_weights": recipe.fit.ema_decay is not None})
+        write_table(path, history.epochs)
+
+    done_once(folder / "epochs.parquet", made_from, make)
+    return folder

@@ -13,10 +13,11 @@ pytestmark = pytest.mark.xdist_group("runs")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "A copy of the project's notebooks with nothing in its outputs."
+    "A copy of the project's notebooks and small models with nothing in its outputs."
     top = tmp_path_factory.mktemp("project")
     shutil.copytree(root / "nbs", top / "nbs")
     shutil.copy(root / "settings.ini", top)
+    shutil.copytree(root / "data" / "zoo", top / "data" / "zoo")
     return top
 
 
@@ -71,7 +72,7 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
 
 
 AT_DEFAULTS = ["10_prepare_world", "20_train_classics", "40_evaluate_ranking", "60_report", "11_prepare_interactions",
-               "70_benchmark_classics", "21_train_diffmm", "22_train_genrec", "71_benchmark_graphs", "72_scale_graphs", "12_pretrain_zoo"]
+               "70_benchmark_classics", "21_train_diffmm", "22_train_genrec", "71_benchmark_graphs", "72_scale_graphs", "12_pretrain_zoo", "23_train_prior"]
 
 
 def test_run_notebooks_chain_at_their_defaults(project: Path):

@@ -167,7 +167,7 @@ class Conditions(nn.Module):
         "What modulates the blocks."
         return self.out(F.silu(self.level(level_features(log_snr, told.shape[1])) + told))
 
-# %% ../../nbs/43b_generators.prior.ipynb #8d5ab608
+# %% ../../nbs/43b_generators.prior.ipynb #22f56aee
 class TastePrior(Prior):
     "The default prior."
 
@@ -183,7 +183,7 @@ class TastePrior(Prior):
         super().__init__(config.n_users, whitening, path_of(config.path), config.prediction_type, config.weighting, config.forgetting)
         self.config, n_tokens = config, config.n_tokens if config.kind == "tokens" else 1
         self.conditions = Conditions(config)
-        self.into = nn.Linear(config.n_dims, n_tokens * config.width)
+        self.into, self.enter = nn.Linear(config.n_dims, n_tokens * config.width), nn.Linear(config.condition, n_tokens * config.width)
         self.positions = nn.Parameter(torch.randn(n_tokens, config.width) * .02) if config.kind == "tokens" else None
         parts = [(GatedAttention, config.n_heads), (GatedBlock, 2)] if config.kind == "tokens" else [(GatedBlock, 2)]
         self.blocks = nn.ModuleList(make(config.width, config.condition, size) for _ in range(config.n_blocks) for make, size in parts)
@@ -203,7 +203,7 @@ class TastePrior(Prior):
     def answer(self, x: Tensor, times: Tensor, told: Tensor) -> Tensor:
         "The answer [B, D], of the configuration's prediction type."
         condition = self.conditions(self.path.log_snr(times), told)
-        stream = self.into(x)
+        stream = self.into(x) + self.enter(condition)
         if self.positions is not None:
             stream = stream.view(len(x), *self.positions.shape) + self.positions
         for block in self.blocks:

@@ -84,6 +84,16 @@ def test_observed_controls_reach_what_was_measured_independently():
     assert over_seeds("tiktok_genrec", "recall", 20)["value"]["genrec_observed"] >= .102 - 2 * .004
 
 
+def test_the_fast_form_finds_what_the_faithful_one_finds():
+    pair = over_seeds("tiktok_diffmm", "recall", 20, versus="diffmm_faithful").loc["diffmm_fast"]
+    assert pair["ci_low"] < 0 < pair["ci_high"]
+
+
+def test_the_published_generator_of_genrec_collapses_and_the_corrected_one_does_not():
+    drawn = read_rows(reports / "tiktok_genrec" / "results.parquet").query("metric == 'distinct_targets'").groupby("model")["value"].mean()
+    assert drawn["genrec_faithful"] < 5 and drawn["genrec"] > 1000
+
+
 @pytest.mark.parametrize("report", ["tiktok_diffmm", "tiktok_genrec"])
 def test_rows_follow_from_the_trials_that_are_kept_beside_them(report: str):
     "The means of every training and every model, from what each test user got."

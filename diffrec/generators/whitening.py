@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../../nbs/40_generators.whitening.ipynb #c30a8408
+# %% ../../nbs/40_generators.whitening.ipynb #e17a0511
+KINDS = ("none", "length", "scale", "whiten")
+
+
 def check_embeddings(
     embeddings: Tensor,   # [*, D]
     n_dims: int,          # D that is wanted
@@ -24,10 +27,7 @@ def check_embeddings(
     if wrong.any():
         raise ValueError(f"embeddings must be finite; row {int(wrong.nonzero()[0])} is not")
 
-# %% ../../nbs/40_generators.whitening.ipynb #b1af9570
-KINDS = ("none", "length", "scale", "whiten")
-
-
+# %% ../../nbs/40_generators.whitening.ipynb #5f602759
 class Whitening(nn.Module):
     "Embeddings on the scale of a diffusion, and back; `fit` measures, the state dict keeps what was measured."
     mean: Tensor        # [D]

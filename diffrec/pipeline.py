@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'RATING', 'REPORTS', 'NEIGHBOURS', 'GRAPHS', 'FEWER_SEEDS', 'ABLATION_SEEDS', 'FAITHFUL_KINDS', 'BENCHMARK',
-           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'Step', 'package_hash', 'run_step', 'run_steps', 'graph_steps',
-           'graph_cost_steps', 'report_steps', 'make_report', 'main']
+           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'PRIOR', 'SIMULATION', 'Step', 'package_hash', 'run_step', 'run_steps',
+           'graph_steps', 'graph_cost_steps', 'prior_steps', 'report_steps', 'make_report', 'main']
 
 # %% ../nbs/87_pipeline.ipynb #4bc91c35
 import argparse
@@ -95,11 +95,12 @@ def run_steps(
         chain.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
-# %% ../nbs/87_pipeline.ipynb #bcad914d
+# %% ../nbs/87_pipeline.ipynb #eb89b5b4
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
 RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 REPORTS = {"world": (RANKING, RATING, 3), "tiktok": (RANKING, [], 5), "ml-1m": ([], RATING, 4),   # … and seeds
-           "benchmarks": ([], [], 1), "graph_benchmarks": ([], [], 1), "graph_scale": ([], [], 1), "tiktok_diffmm": ([], [], 5), "tiktok_genrec": ([], [], 5)}
+           "benchmarks": ([], [], 1), "graph_benchmarks": ([], [], 1), "graph_scale": ([], [], 1), "tiktok_diffmm": ([], [], 5), "tiktok_genrec": ([], [], 5),
+           "world_prior": ([], [], 3), "simulation": ([], [], 3)}
 NEIGHBOURS = ["lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled"]
 GRAPHS = {"tiktok_diffmm": ("21_train_diffmm", ["diffmm_faithful", "diffmm_fast", "diffmm"], NEIGHBOURS),
           "tiktok_genrec": ("22_train_genrec", ["genrec_faithful", "genrec"], [])}   # training, forms, neighbours
@@ -115,6 +116,11 @@ GRAPH_BENCHMARK = {"data": "outputs/tiktok/data", "systems": {"diffmm": "tiktok_
 GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
                "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
                "near": {"n_modal": 0, "n_walk": 100, "n_popular": 50, "n_neighbours": 50}}
+PRIOR = {"others": ["prior_number", "prior_population"], "released": ["released", "released_whitened"], "strengths": [1., 2., 4., 8., 16., 32., 64., 128.],
+         "chosen": 8., "n_draws": 40, "n_most": 120, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32], "least_known": 16, "n_real": 200, "n_tries": 8,
+         "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "n_members": 3, "calibration": "platt"}, "verifier_epochs": 60, "n_bank": 6000, "n_resamples": 2000}
+SIMULATION = {"models": ["prior_number", "prior_population", "released", "released_whitened"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
+              "n_draws": 500, "n_resamples": 2000}
 
 # %% ../nbs/87_pipeline.ipynb #b27d2dc7
 def graph_steps(
@@ -170,7 +176,25 @@ def graph_cost_steps(
     return [Step("11_prepare_interactions", "outputs/tiktok/11_prepare_interactions.ipynb", {"dataset": "tiktok", "out": GRAPH_BENCHMARK["data"]}),
             Step("71_benchmark_graphs", f"{out}/report.ipynb", {"out": out, **GRAPH_BENCHMARK})]
 
-# %% ../nbs/87_pipeline.ipynb #c182e6a0
+# %% ../nbs/87_pipeline.ipynb #876daf40
+def prior_steps(
+    name: str,            # "world_prior" or "simulation"
+    quick: bool = False,  # toy sizes, for tests
+) -> list[Step]:
+    "The steps of a report on priors of embeddings."
+    folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
+    report = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
+    seeds = {"seeds": [0] if quick else list(range(REPORTS[name][2]))}
+    if name == "simulation":
+        full = {} if quick else {"settings": "simulation", **SIMULATION}
+        return [Step("43_simulate", f"{report}/report.ipynb", {"name": name, "out": report, "work": folder, **seeds, **full})]
+    data, priors = f"{folder}/data", f"{folder}/priors"
+    trained = {} if quick else {"settings": "gallery", "models": ["prior", *PRIOR["others"], *PRIOR["released"]]}
+    return [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb", {"preset": "toy" if quick else "gallery", "seed": 0, "out": data}),
+            Step("23_train_prior", f"{folder}/23_train_prior.ipynb", {"data": data, "out": priors, **seeds, **trained}),
+            Step("42_evaluate_prior", f"{report}/report.ipynb", {"name": name, "data": data, "priors": priors, "out": report, **seeds, **({} if quick else PRIOR)})]
+
+# %% ../nbs/87_pipeline.ipynb #6992019b
 def report_steps(
     name: str,            # a key of `REPORTS`
     quick: bool = False,  # the toy world and one seed, for tests
@@ -187,6 +211,8 @@ def report_steps(
         return graph_cost_steps(name, quick)
     if name in GRAPHS:
         return graph_steps(name, quick, n_workers)
+    if name in ("world_prior", "simulation"):
+        return prior_steps(name, quick)
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
     data = f"{folder}/data"
     seeds = list(range(1 if quick else n_seeds))

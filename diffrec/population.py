@@ -17,7 +17,7 @@ from scipy.stats import norm
 from .core import rng_for
 from .drawing import ATTRIBUTES, SHAPES, check_codes, sample_placements
 
-# %% ../nbs/08_population.ipynb #332cfef4
+# %% ../nbs/08_population.ipynb #298bd8dd
 @dataclass(frozen=True)
 class WorldConfig:
     "Sizes, knobs and seed of a world."
@@ -57,11 +57,12 @@ class WorldConfig:
 
 PRESETS = {"toy": WorldConfig(),
            "demo": WorldConfig("demo", n_users=1_500, n_items=1_200, mean_events=50., image_size=64),
+           "gallery": WorldConfig("gallery", n_users=1_500, n_items=4_000, mean_events=50., mean_ratings=40., image_size=64),
            "large": WorldConfig("large", n_users=100_000, n_items=100_000, mean_events=25., image_size=0)}
 
 
 def world_config(
-    preset: str = "toy",  # "toy", "demo" or "large"
+    preset: str = "toy",  # "toy", "demo", "gallery" or "large"
     seed: int = 0,        # of all that is drawn
 ) -> WorldConfig:
     "The configuration of a preset; change knobs with `dataclasses.replace`."

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .prior_training import PriorRecipe, released_recipe
 
-# %% ../nbs/82h_prior_settings.ipynb #4276b8c9
+# %% ../nbs/82h_prior_settings.ipynb #a215689b
 HEARD = {"prior": ("number", "history"), "prior_number": ("number",), "prior_history": ("history",), "prior_population": ()}
 
 
@@ -19,12 +19,13 @@ def prior_recipes(
     released_epochs: int,
     shape: dict,           # of the default prior, what it hears left out
     released_shape: dict,  # of the released network
+    max_support: int = 16,  # pictures of a history, at most
     **loop,                # fields of `FitConfig` that differ from the default recipe's
 ) -> dict[str, PriorRecipe]:
     "A prior, its controls, and the released network in two spaces."
     base = PriorRecipe()
     recipes = {name: replace(base, shape={**shape, "hears": heard}, fit=replace(base.fit, n_epochs=n_epochs, **loop),
-                             max_support=base.max_support if "history" in heard else 0) for name, heard in HEARD.items()}
+                             max_support=max_support if "history" in heard else 0) for name, heard in HEARD.items()}
     released = released_recipe(released_epochs, **released_shape)
     return {**recipes, "released": released, "released_whitened": replace(released, whitening="whiten")}
 
@@ -32,7 +33,9 @@ def prior_recipes(
 _TINY = {"width": 32, "n_blocks": 1, "condition": 32, "history_width": 16, "n_heads": 2}
 PRIOR_SETTINGS: dict[str, dict[str, PriorRecipe]] = {
     "toy": prior_recipes(2, 1, _TINY, {"n_tokens": 8, "width": 16, "n_blocks": 1, "n_heads": 2}, warmup_steps=5, ema_decay=.9),
-    "world": prior_recipes(60, 30, {"width": 256}, {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}),
+    "gallery": prior_recipes(36, 12, {"width": 256}, {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}, max_support=32, learning_rate=2e-3,
+                             validate_every=3),
+    "simulation": prior_recipes(55, 14, {"width": 192, "condition": 128}, {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}, validate_every=5),
     "flickr-aes": prior_recipes(200, 2001, {"width": 768, "n_blocks": 6}, {}, mixed_precision="bf16"),
 }
 

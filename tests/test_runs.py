@@ -72,7 +72,8 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
 
 
 AT_DEFAULTS = ["10_prepare_world", "20_train_classics", "40_evaluate_ranking", "60_report", "11_prepare_interactions",
-               "70_benchmark_classics", "21_train_diffmm", "22_train_genrec", "71_benchmark_graphs", "72_scale_graphs", "12_pretrain_zoo", "23_train_prior"]
+               "70_benchmark_classics", "21_train_diffmm", "22_train_genrec", "71_benchmark_graphs", "72_scale_graphs", "12_pretrain_zoo", "23_train_prior",
+               "42_evaluate_prior", "43_simulate"]
 
 
 def test_run_notebooks_chain_at_their_defaults(project: Path):
@@ -96,6 +97,18 @@ def test_a_report_on_generated_graphs_shows_every_control(project: Path):
     assert {"diffmm_none", "diffmm_observed"} <= set(paired["versus"]) and (paired["ci_low"] <= paired["ci_high"]).all()
     drawn = rows[rows["metric"] == "observed_share"].set_index("model")["value"]
     assert drawn["diffmm_observed"] == 1 and drawn["diffmm"] == 0
+
+
+def test_a_report_on_priors_shows_every_control(project: Path):
+    for name in ("10_prepare_world", "23_train_prior", "42_evaluate_prior"):
+        run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)      # done already, unless run alone
+    rows = read_rows(project / "outputs/toy/reports/toy_prior/results.parquet")
+    assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior_population", "oracle"} <= set(rows["model"])
+    matched = rows[rows["metric"] == "utility_at_coverage"]
+    assert {"mean", "gaussian", "kde", "retrieval"} <= set(matched["versus"]) and (matched["ci_low"] <= matched["value"]).all()
+    assert {"few", "many", "unseen"} <= set(rows["slice"])
+    worth = rows[(rows["metric"] == "utility") & (rows["slice"] == "few") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
+    assert worth["kde"] > worth["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
 
 
 def test_every_run_notebook_is_run_by_a_test():

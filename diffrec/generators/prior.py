@@ -86,7 +86,7 @@ class Prior(nn.Module):
         guess, _ = both_of(self.path, self(x, times, batch.taste), x, times, self.prediction_type)
         return (guess - batch.embeddings).square().mean(1)
 
-# %% ../../nbs/43b_generators.prior.ipynb #687674c8
+# %% ../../nbs/43b_generators.prior.ipynb #3645fe6b
 @dataclass(frozen=True)
 class PriorConfig:
     "Everything about a default prior but its weights."
@@ -94,7 +94,7 @@ class PriorConfig:
     n_dims: int                                                  # D
     hears: tuple[str, ...] = ("number", "history")               # how the person enters; () is a population model
     kind: Literal["mlp", "tokens"] = "mlp"
-    width: int = 512                                             # of the stream, or of each token
+    width: int = 384                                             # of the stream, or of each token
     n_blocks: int = 4
     condition: int = 256                                         # width of what modulates the blocks
     history_width: int = 64                                      # of what is kept of each rated picture

@@ -20,7 +20,7 @@ from ..generators.prior import Prior
 from ..generators.tastes import LIKE, Taste, branch
 from .chains import GRID_KINDS, SOLVERS, RowChance, run_chain, time_grid
 
-# %% ../../nbs/61_sampling.embeddings.ipynb #f4a41d06
+# %% ../../nbs/61_sampling.embeddings.ipynb #89e566f4
 def taste_of(
     prior: Prior,
     users: Tensor,                  # [B] int64; those not in [0, U) are strangers and need a history
@@ -30,7 +30,7 @@ def taste_of(
     score: int = LIKE,
 ) -> Taste:
     "Conditions for a sampler; raises `ValueError` for a stranger without history."
-    n = len(users)
+    n, device = len(users), prior.whitening.deviations.device
     if history is None:
         history, marks = torch.zeros(n, 0, prior.n_dims), torch.zeros(n, 0)
     if marks is None:
@@ -46,9 +46,9 @@ def taste_of(
     known = (users >= 0) & (users < prior.n_users)
     if (lost := ~known & ~present.any(1)).any():
         raise ValueError(f"user {int(users[lost][0])} is not among the {prior.n_users} known and has no history: nothing is known of them")
-    history = torch.where(present.unsqueeze(2), prior.whitening(torch.nan_to_num(history)), torch.zeros(()))
+    history = prior.whitening(torch.nan_to_num(history).to(device)).masked_fill(~present.unsqueeze(2).to(device), 0)
     return Taste(torch.where(known, users, torch.full_like(users, prior.n_users)), torch.full((n,), score), history,
-                 torch.where(present, marks, torch.zeros(())), present)
+                 marks.masked_fill(~present, 0), present)
 
 # %% ../../nbs/61_sampling.embeddings.ipynb #56fb57ba
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ChainSettings:
         asked = times + times[1:] if self.solver == "heun" else times
         return sum(len(branches_needed(guidance, time)) for time in asked)
 
-# %% ../../nbs/61_sampling.embeddings.ipynb #434661d4
+# %% ../../nbs/61_sampling.embeddings.ipynb #19c64643
 @torch.no_grad()
 def sample_embeddings(
     prior: Prior,
@@ -93,17 +93,21 @@ def sample_embeddings(
         raise ValueError(f"names must be one for each of the {len(taste.users)} people, got {len(names)}")
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
+    device = prior.whitening.deviations.device
+    if not names:
+        return torch.zeros(0, n, prior.n_dims, device=device)
     prior.eval()
+    taste = Taste(*(part.to(device) for part in taste))
     needed = {name for time in (*guidance.interval, 0., .5, 1.) for name in branches_needed(guidance, time)}
     told = {name: prior.told(branch(taste, name, prior.n_users)) for name in BRANCHES if name in needed}
     rows = [f"{name}, draw {number}" for name in names for number in range(first, first + n)]
-    owners = torch.arange(len(taste.users)).repeat_interleave(n)
+    owners = torch.arange(len(taste.users), device=device).repeat_interleave(n)
     times = time_grid(settings.n_steps, settings.grid, prior.path)
     parts = []
     for begin in range(0, len(rows), batch_size):
         chance, own = RowChance(seed, rows[begin:begin + batch_size], "embedding"), owners[begin:begin + batch_size]
         heard = {name: values[own] for name, values in told.items()}
         ask = lambda name, x, time: prior.answer(x, torch.full((len(x),), time, dtype=torch.float64).to(x), heard[name])
-        noise = chance.normal(prior.n_dims)
+        noise = chance.normal(prior.n_dims, device=device)
         parts.append(run_chain(guide(ask, guidance), prior.path, prior.prediction_type, noise, times, settings.solver, chance, settings.clip))
     return prior.whitening.inverse(torch.cat(parts)).view(len(taste.users), n, prior.n_dims)

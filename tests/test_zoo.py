@@ -1,0 +1,62 @@
+"""The small models that ship with the project do what their cards say, measured anew, and are as small as they were promised to be."""
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffrec.artifacts import read_json
+from diffrec.data.picture_bank import WORDINGS, make_bank
+from diffrec.describing import fill_wordings
+from diffrec.generators.tiny_clip import load_clip, naming_accuracy
+from diffrec.generators.zoo import zoo
+from diffrec.zoo_judging import judge_reader
+
+shipped = Path(__file__).parent.parent / "data" / "zoo"
+cards = {path.parent.name: read_json(path) for path in sorted(shipped.glob("*/card.json"))}
+
+
+def test_the_zoo_is_small_and_every_part_says_what_it_is():
+    assert {"clip", "reader"} <= set(cards)
+    assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) <= 20e6
+    for card in cards.values():
+        assert card["what"] and card["quality"] and card["training"]["seed"] == 0 and card["cpu_seconds"]["training"] > 0
+        assert set(card["files"]) and all(len(file["sha256"]) == 64 for file in card["files"].values())
+
+
+def test_clip_names_what_it_never_saw():
+    "Zero-shot on pictures of held-out kinds, drawn with a seed that no training and no card used."
+    clip, tokenizer = load_clip(shipped / "clip")
+    found = naming_accuracy(clip, tokenizer, make_bank(400, 4711, held_out=True))
+    for wording, shares in found.items():
+        for attribute, share in shares.items():
+            assert share >= .90 and share == pytest.approx(cards["clip"]["quality"]["zero_shot"][wording][attribute], abs=.03), (wording, attribute)
+
+
+def test_the_reader_reads_what_it_never_saw():
+    found = judge_reader(zoo("tiny").reader, 400, 4711)
+    assert found["clear"]["all"] >= .98 and found["spoiled"]["all"] >= .95
+    assert found["clear"]["all"] == pytest.approx(cards["reader"]["quality"]["clear"]["all"], abs=.03)
+
+
+def test_a_picture_and_its_words_are_near_in_the_shipped_encoder():
+    "Through open_clip's own preprocessing and tokenizer: each picture finds its own description among eight."
+    encoder, bank = zoo("tiny").encoder, make_bank(8, 1, held_out=True)
+    words = fill_wordings(WORDINGS, np.zeros(8, int), bank.attributes).tolist()
+    with torch.no_grad():
+        pictures = encoder.of_signals(torch.stack([encoder.preprocess(Image.fromarray(pixels)) for pixels in bank.pixels]))
+        texts = encoder.of_tokens(encoder.tokenizer(words))
+    similar = torch.nn.functional.normalize(pictures, dim=1) @ torch.nn.functional.normalize(texts, dim=1).T
+    assert len(set(words)) == 8 and similar.argmax(1).tolist() == list(range(8))
+
+
+def test_a_changed_part_is_refused(tmp_path: Path):
+    shutil.copytree(shipped, tmp_path / "zoo")
+    weights = tmp_path / "zoo" / "reader" / "reader.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="reader.safetensors"):
+        zoo(tmp_path / "zoo").reader

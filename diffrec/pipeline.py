@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'RATING', 'REPORTS', 'NEIGHBOURS', 'GRAPHS', 'FEWER_SEEDS', 'ABLATION_SEEDS', 'FAITHFUL_KINDS', 'BENCHMARK',
-           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'PRIOR', 'SIMULATION', 'PRIOR_BENCHMARK', 'Step', 'package_hash',
+           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'PRIOR', 'SIMULATION', 'ZOO', 'PRIOR_BENCHMARK', 'Step', 'package_hash',
            'run_step', 'run_steps', 'graph_steps', 'graph_cost_steps', 'prior_steps', 'report_steps', 'make_report',
            'main']
 
@@ -96,12 +96,12 @@ def run_steps(
         chain.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
-# %% ../nbs/87_pipeline.ipynb #7a3b42be
+# %% ../nbs/87_pipeline.ipynb #65b786cb
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
 RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 REPORTS = {"world": (RANKING, RATING, 3), "tiktok": (RANKING, [], 5), "ml-1m": ([], RATING, 4),   # … and seeds
            "benchmarks": ([], [], 1), "graph_benchmarks": ([], [], 1), "graph_scale": ([], [], 1), "tiktok_diffmm": ([], [], 5), "tiktok_genrec": ([], [], 5),
-           "world_prior": ([], [], 3), "simulation": ([], [], 3), "prior_benchmarks": ([], [], 3)}
+           "world_prior": ([], [], 3), "simulation": ([], [], 3), "prior_benchmarks": ([], [], 3), "zoo": ([], [], 1)}
 NEIGHBOURS = ["lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled"]
 GRAPHS = {"tiktok_diffmm": ("21_train_diffmm", ["diffmm_faithful", "diffmm_fast", "diffmm"], NEIGHBOURS),
           "tiktok_genrec": ("22_train_genrec", ["genrec_faithful", "genrec"], [])}   # training, forms, neighbours
@@ -122,6 +122,7 @@ PRIOR = {"others": ["prior_number", "prior_population"], "released": ["released"
          "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "n_members": 3, "calibration": "platt"}, "verifier_epochs": 60, "n_bank": 6000, "n_resamples": 2000}
 SIMULATION = {"models": ["prior_number", "prior_population", "released", "released_whitened"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
               "n_draws": 500, "n_resamples": 2000}
+ZOO = {"models": "data/zoo", "count": 512, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000,
                    "n_epochs": 4, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 
@@ -179,12 +180,12 @@ def graph_cost_steps(
     return [Step("11_prepare_interactions", "outputs/tiktok/11_prepare_interactions.ipynb", {"dataset": "tiktok", "out": GRAPH_BENCHMARK["data"]}),
             Step("71_benchmark_graphs", f"{out}/report.ipynb", {"out": out, **GRAPH_BENCHMARK})]
 
-# %% ../nbs/87_pipeline.ipynb #752da4ba
+# %% ../nbs/87_pipeline.ipynb #58df7140
 def prior_steps(
-    name: str,            # "world_prior", "simulation" or "prior_benchmarks"
+    name: str,            # "world_prior", "simulation", "prior_benchmarks" or "zoo"
     quick: bool = False,  # toy sizes, for tests
 ) -> list[Step]:
-    "The steps of a report on priors of embeddings."
+    "The steps of a report on priors of embeddings, or on the models of pictures around them."
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
     report = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     seeds = {"seeds": [0] if quick else list(range(REPORTS[name][2]))}
@@ -193,13 +194,16 @@ def prior_steps(
         return [Step("43_simulate", f"{report}/report.ipynb", {"name": name, "out": report, "work": folder, **seeds, **full})]
     if name == "prior_benchmarks":
         return [Step("73_benchmark_priors", f"{report}/report.ipynb", {"out": report, **seeds, **({} if quick else PRIOR_BENCHMARK)})]
+    if name == "zoo":
+        made = [Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb")] if quick else []
+        return [*made, Step("44_evaluate_zoo", f"{report}/report.ipynb", {"name": name, "out": report, **({} if quick else ZOO)})]
     data, priors = f"{folder}/data", f"{folder}/priors"
     trained = {} if quick else {"settings": "gallery", "models": ["prior", *PRIOR["others"], *PRIOR["released"]]}
     return [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb", {"preset": "toy" if quick else "gallery", "seed": 0, "out": data}),
             Step("23_train_prior", f"{folder}/23_train_prior.ipynb", {"data": data, "out": priors, **seeds, **trained}),
             Step("42_evaluate_prior", f"{report}/report.ipynb", {"name": name, "data": data, "priors": priors, "out": report, **seeds, **({} if quick else PRIOR)})]
 
-# %% ../nbs/87_pipeline.ipynb #8cb67f76
+# %% ../nbs/87_pipeline.ipynb #4fe5b3e6
 def report_steps(
     name: str,            # a key of `REPORTS`
     quick: bool = False,  # the toy world and one seed, for tests
@@ -216,7 +220,7 @@ def report_steps(
         return graph_cost_steps(name, quick)
     if name in GRAPHS:
         return graph_steps(name, quick, n_workers)
-    if name in ("world_prior", "simulation", "prior_benchmarks"):
+    if name in ("world_prior", "simulation", "prior_benchmarks", "zoo"):
         return prior_steps(name, quick)
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
     data = f"{folder}/data"

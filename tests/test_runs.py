@@ -73,7 +73,8 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
 
 AT_DEFAULTS = ["10_prepare_world", "20_train_classics", "40_evaluate_ranking", "60_report", "11_prepare_interactions",
                "70_benchmark_classics", "21_train_diffmm", "22_train_genrec", "71_benchmark_graphs", "72_scale_graphs", "12_pretrain_zoo", "23_train_prior",
-               "42_evaluate_prior", "43_simulate", "73_benchmark_priors"]
+               "42_evaluate_prior", "43_simulate", "73_benchmark_priors",
+               "44_evaluate_zoo"]
 
 
 def test_run_notebooks_chain_at_their_defaults(project: Path):

@@ -96,7 +96,7 @@ def run_steps(
         chain.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
-# %% ../nbs/87_pipeline.ipynb #65b786cb
+# %% ../nbs/87_pipeline.ipynb #6ae969f0
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
 RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 REPORTS = {"world": (RANKING, RATING, 3), "tiktok": (RANKING, [], 5), "ml-1m": ([], RATING, 4),   # … and seeds
@@ -117,10 +117,10 @@ GRAPH_BENCHMARK = {"data": "outputs/tiktok/data", "systems": {"diffmm": "tiktok_
 GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
                "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
                "near": {"n_modal": 0, "n_walk": 100, "n_popular": 50, "n_neighbours": 50}}
-PRIOR = {"others": ["prior_number", "prior_population"], "released": ["released", "released_whitened"], "strengths": [1., 2., 4., 8., 16., 32., 64., 128.],
-         "chosen": 8., "n_draws": 40, "n_most": 120, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32], "least_known": 16, "n_real": 200, "n_tries": 8,
+PRIOR = {"others": ["prior_number", "prior_population"], "released": ["released"], "strengths": [1., 4., 8., 16., 32., 64., 128.],
+         "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32], "least_known": 16, "n_real": 200, "n_tries": 8,
          "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "n_members": 3, "calibration": "platt"}, "verifier_epochs": 60, "n_bank": 6000, "n_resamples": 2000}
-SIMULATION = {"models": ["prior_number", "prior_population", "released", "released_whitened"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
+SIMULATION = {"models": ["prior_number", "prior_population", "released"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
               "n_draws": 500, "n_resamples": 2000}
 ZOO = {"models": "data/zoo", "count": 512, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000,

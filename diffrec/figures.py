@@ -6,7 +6,7 @@
 __all__ = ['plot_metric_bars', 'plot_uplift_forest', 'plot_slices', 'plot_distance_to_ceiling', 'color_of', 'history_frame',
            'image_grid', 'plot_degrees', 'plot_learning_curves', 'save_figure', 'use_style']
 
-# %% ../nbs/81_figures.ipynb #0e7e44ff
+# %% ../nbs/81_figures.ipynb #d70a37a9
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from .evaluation.rows import metric_name, number_text, over_seeds, pick_rows, prefer_valid, value_text
@@ -109,7 +110,7 @@ def _explain_bars(ax: Axes, kinds: Sequence[str], has_published: bool, single: p
     if len(handles) > 1:
         _legend_below(ax, handles)
 
-# %% ../nbs/81_figures.ipynb #8bb4b3d8
+# %% ../nbs/81_figures.ipynb #3c31b24e
 def plot_uplift_forest(
     rows: pd.DataFrame,      # result rows with paired differences (`versus` names the control)
     metric: str,             # e.g. "recall"
@@ -137,7 +138,8 @@ def plot_uplift_forest(
                     for row in picked.itertuples()])
     over = "its control" if several else controls[0]
     ax.set(title=_title(picked, metric, k))
-    ax.set_xlabel(f"difference to {over}  (open circle: holds zero)", loc="left")
+    ax.set_xlabel(f"difference to {over}\n(open circle: holds zero)", loc="left")
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.margins(x=.06)
     return ax
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'RATING', 'REPORTS', 'NEIGHBOURS', 'GRAPHS', 'FEWER_SEEDS', 'ABLATION_SEEDS', 'FAITHFUL_KINDS', 'BENCHMARK',
-           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'PRIOR', 'SIMULATION', 'ZOO', 'PRIOR_BENCHMARK', 'Step', 'package_hash',
-           'run_step', 'run_steps', 'graph_steps', 'graph_cost_steps', 'prior_steps', 'report_steps', 'make_report',
-           'main']
+           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'PRIOR', 'SIMULATION', 'ZOO', 'PICTURES', 'PRIOR_BENCHMARK', 'Step',
+           'package_hash', 'run_step', 'run_steps', 'graph_steps', 'graph_cost_steps', 'prior_steps', 'picture_steps',
+           'report_steps', 'make_report', 'main']
 
 # %% ../nbs/87_pipeline.ipynb #4bc91c35
 import argparse
@@ -96,12 +96,12 @@ def run_steps(
         chain.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
-# %% ../nbs/87_pipeline.ipynb #6ae969f0
+# %% ../nbs/87_pipeline.ipynb #e7f31b20
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
 RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 REPORTS = {"world": (RANKING, RATING, 3), "tiktok": (RANKING, [], 5), "ml-1m": ([], RATING, 4),   # … and seeds
            "benchmarks": ([], [], 1), "graph_benchmarks": ([], [], 1), "graph_scale": ([], [], 1), "tiktok_diffmm": ([], [], 5), "tiktok_genrec": ([], [], 5),
-           "world_prior": ([], [], 3), "simulation": ([], [], 3), "prior_benchmarks": ([], [], 3), "zoo": ([], [], 1)}
+           "world_prior": ([], [], 3), "simulation": ([], [], 3), "prior_benchmarks": ([], [], 3), "zoo": ([], [], 1), "pictures": ([], [], 1)}
 NEIGHBOURS = ["lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled"]
 GRAPHS = {"tiktok_diffmm": ("21_train_diffmm", ["diffmm_faithful", "diffmm_fast", "diffmm"], NEIGHBOURS),
           "tiktok_genrec": ("22_train_genrec", ["genrec_faithful", "genrec"], [])}   # training, forms, neighbours
@@ -123,6 +123,8 @@ PRIOR = {"others": ["prior_number", "prior_population"], "released": ["released"
 SIMULATION = {"models": ["prior_number", "prior_population", "released"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
               "n_draws": 500, "n_resamples": 2000}
 ZOO = {"models": "data/zoo", "count": 512, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_resamples": 2000}
+PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "strengths": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4.,
+            "shares": [0., .25, .5, 1.], "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000,
                    "n_epochs": 4, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 
@@ -203,7 +205,22 @@ def prior_steps(
             Step("23_train_prior", f"{folder}/23_train_prior.ipynb", {"data": data, "out": priors, **seeds, **trained}),
             Step("42_evaluate_prior", f"{report}/report.ipynb", {"name": name, "data": data, "priors": priors, "out": report, **seeds, **({} if quick else PRIOR)})]
 
-# %% ../nbs/87_pipeline.ipynb #4fe5b3e6
+# %% ../nbs/87_pipeline.ipynb #b617f98c
+def picture_steps(
+    quick: bool = False,  # toy sizes and models that draw noise, for tests
+) -> list[Step]:
+    "The steps from the embedded world to generated pictures."
+    if quick:
+        made = [Step("12_pretrain_zoo", "outputs/pictures-quick/12_pretrain_zoo.ipynb"), Step("10_prepare_world", "outputs/pictures-quick/10_prepare_world.ipynb"),
+                Step("23_train_prior", "outputs/pictures-quick/23_train_prior.ipynb", {"encoder": "outputs/zoo-toy", "out": "outputs/zoo-toy/priors"})]
+        return [*made, Step("30_generate_images", "outputs/pictures-quick/reports/pictures/report.ipynb", {"name": "pictures", "out": "outputs/pictures-quick/reports/pictures"})]
+    world, priors = report_steps("world")[0], "outputs/pictures/priors"
+    shared = {"data": world.parameters["out"]}
+    return [world, Step("23_train_prior", "outputs/pictures/23_train_prior.ipynb", {**shared, "out": priors, "settings": "demo", "models": ["prior"], "seeds": [0]}),
+            Step("30_generate_images", "outputs/reports/pictures/report.ipynb", {
+                "name": "pictures", **shared, "priors": priors, "work": "outputs/pictures", "out": "outputs/reports/pictures", **PICTURES})]
+
+# %% ../nbs/87_pipeline.ipynb #18475405
 def report_steps(
     name: str,            # a key of `REPORTS`
     quick: bool = False,  # the toy world and one seed, for tests
@@ -220,6 +237,8 @@ def report_steps(
         return graph_cost_steps(name, quick)
     if name in GRAPHS:
         return graph_steps(name, quick, n_workers)
+    if name == "pictures":
+        return picture_steps(quick)
     if name in ("world_prior", "simulation", "prior_benchmarks", "zoo"):
         return prior_steps(name, quick)
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"

@@ -112,9 +112,7 @@ def test_a_report_on_priors_shows_every_control(project: Path):
     assert worth["kde"] > worth["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
 
 
-PICTURE_STEPS = [Step("12_pretrain_zoo", "outputs/defaults/12_pretrain_zoo.ipynb"), Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"),
-                 Step("23_train_prior", "outputs/defaults/23_pictures.ipynb", {"encoder": "outputs/zoo-toy", "out": "outputs/zoo-toy/priors"}),
-                 Step("30_generate_images", "outputs/defaults/30_generate_images.ipynb")]
+PICTURE_STEPS = report_steps("pictures", quick=True)
 
 
 def test_pictures_are_drawn_once_and_kept(project: Path):
@@ -126,7 +124,7 @@ def test_pictures_are_drawn_once_and_kept(project: Path):
     (project / PICTURE_STEPS[-1].output).unlink()                    # as if it had been interrupted at its very end
     assert run_step(PICTURE_STEPS[-1], project, progress=False)
     assert before == {path: path.stat().st_mtime_ns for path in stores.rglob("*.png")}
-    rows = read_rows(project / "outputs/zoo-toy/pictures/rows.parquet")
+    rows = read_rows(project / "outputs/pictures-quick/reports/pictures/results.parquet")
     assert {"kept", "utility", "coverage", "same_kind"} <= set(rows["metric"]) and {"shuffled", "mean", "kde"} <= set(rows["versus"])
 
 

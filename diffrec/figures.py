@@ -110,7 +110,7 @@ def _explain_bars(ax: Axes, kinds: Sequence[str], has_published: bool, single: p
     if len(handles) > 1:
         _legend_below(ax, handles)
 
-# %% ../nbs/81_figures.ipynb #3c31b24e
+# %% ../nbs/81_figures.ipynb #1ab5ae51
 def plot_uplift_forest(
     rows: pd.DataFrame,      # result rows with paired differences (`versus` names the control)
     metric: str,             # e.g. "recall"
@@ -139,7 +139,7 @@ def plot_uplift_forest(
     over = "its control" if several else controls[0]
     ax.set(title=_title(picked, metric, k))
     ax.set_xlabel(f"difference to {over}\n(open circle: holds zero)", loc="left")
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 5, 10]))
     ax.margins(x=.06)
     return ax
 

@@ -96,7 +96,7 @@ def run_steps(
         chain.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
-# %% ../nbs/87_pipeline.ipynb #e7f31b20
+# %% ../nbs/87_pipeline.ipynb #edb524cf
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
 RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 REPORTS = {"world": (RANKING, RATING, 3), "tiktok": (RANKING, [], 5), "ml-1m": ([], RATING, 4),   # … and seeds
@@ -113,7 +113,7 @@ BENCHMARK = {"dataset": "tiktok", "world_users": 6040, "world_items": 3706, "wor
              "peer_regularizations": [1e-4, 3e-4, 1e-3, 1e-2], "memory_users": 100_000, "memory_items": 100_000}
 GRAPH_BENCHMARK = {"data": "outputs/tiktok/data", "systems": {"diffmm": "tiktok_diffmm", "genrec": "tiktok_genrec"},
                    "samples": {"literal": {"learned": 1024, "drawn": 1024, "stepped": 4096}, "faithful": {"learned": 2048, "drawn": 2048, "stepped": 8192}},
-                   "limits": {"diffmm_fast": 15., "genrec": 15.}, "reports": ["outputs/reports/tiktok_diffmm"], "turns": 3, "warmup": 0}
+                   "limits": {"diffmm_fast": 15., "genrec": 15.}, "reports": ["outputs/reports/tiktok_diffmm", "outputs/reports/tiktok_genrec"], "turns": 3, "warmup": 0}
 GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
                "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
                "near": {"n_modal": 0, "n_walk": 100, "n_popular": 50, "n_neighbours": 50}}

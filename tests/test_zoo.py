@@ -12,14 +12,14 @@ from diffrec.data.picture_bank import WORDINGS, make_bank
 from diffrec.describing import fill_wordings
 from diffrec.generators.tiny_clip import load_clip, naming_accuracy
 from diffrec.generators.zoo import zoo
-from diffrec.zoo_judging import judge_reader
+from diffrec.zoo_judging import judge_autoencoder, judge_reader
 
 shipped = Path(__file__).parent.parent / "data" / "zoo"
 cards = {path.parent.name: read_json(path) for path in sorted(shipped.glob("*/card.json"))}
 
 
 def test_the_zoo_is_small_and_every_part_says_what_it_is():
-    assert {"clip", "reader"} <= set(cards)
+    assert {"clip", "reader", "autoencoder"} <= set(cards)
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) <= 20e6
     for card in cards.values():
         assert card["what"] and card["quality"] and card["training"]["seed"] == 0 and card["cpu_seconds"]["training"] > 0
@@ -39,6 +39,13 @@ def test_the_reader_reads_what_it_never_saw():
     found = judge_reader(zoo("tiny").reader, 400, 4711)
     assert found["clear"]["all"] >= .98 and found["spoiled"]["all"] >= .95
     assert found["clear"]["all"] == pytest.approx(cards["reader"]["quality"]["clear"]["all"], abs=.03)
+
+
+def test_the_autoencoder_gives_back_what_it_never_saw():
+    family = zoo("tiny")
+    found = judge_autoencoder(family.autoencoder, family.reader, 96, 4711).quality
+    assert found["psnr"]["mean"] >= 30 and found["followed"]["right"]["all"] >= .95 and found["followed"]["outline_iou"] >= .95
+    assert found["psnr"]["mean"] == pytest.approx(cards["autoencoder"]["quality"]["psnr"]["mean"], abs=1.)
 
 
 def test_a_picture_and_its_words_are_near_in_the_shipped_encoder():

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['HEARD', 'PRIOR_SETTINGS', 'prior_recipes', 'prior_recipe']
 
-# %% ../nbs/82h_prior_settings.ipynb #b7b54da9
+# %% ../nbs/82h_prior_settings.ipynb #da7f99db
 from dataclasses import replace
 
 from .prior_training import PriorRecipe, released_recipe
+from .settings import setting_of
 
-# %% ../nbs/82h_prior_settings.ipynb #1a3ddda1
+# %% ../nbs/82h_prior_settings.ipynb #df14c1ce
 HEARD = {"prior": ("number", "history"), "prior_number": ("number",), "prior_history": ("history",), "prior_population": ()}
 
 
@@ -46,8 +47,4 @@ def prior_recipe(
     name: str,      # a prior with settings there
 ) -> PriorRecipe:
     "The settings of one prior; raises `ValueError` listing what there is."
-    if settings not in PRIOR_SETTINGS:
-        raise ValueError(f"no settings are called {settings!r}; there are {sorted(PRIOR_SETTINGS)}")
-    if name not in PRIOR_SETTINGS[settings]:
-        raise ValueError(f"the settings {settings!r} have no {name!r}; they have {sorted(PRIOR_SETTINGS[settings])}")
-    return PRIOR_SETTINGS[settings][name]
+    return setting_of(PRIOR_SETTINGS, settings, name)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'CONTROLS', 'PUBLISHED_DIFFMM', 'ABLATED', 'CORRECTED_LOOP', 'CORRECTED_DIFFMM', 'CORRECTED_EDGES',
-           'GRAPH_FORMS', 'diffmm_recipes', 'controls_of', 'genrec_recipes', 'ablations_of', 'recipe_for']
+           'GRAPH_FORMS', 'diffmm_recipes', 'controls_of', 'genrec_recipes', 'ablations_of', 'setting_of', 'recipe_for']
 
-# %% ../nbs/82a_settings.ipynb #de38cf9d
+# %% ../nbs/82a_settings.ipynb #1c69e3b6
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -175,15 +176,23 @@ SETTINGS |= {f"toy_{system}": tuple(                                      # smok
             edges={**recipe.edges, **_SMALL.get(recipe.edges["kind"], {})})
     for recipe in SETTINGS[f"tiktok_{system}"]) for system in ("diffmm", "genrec")}
 
-# %% ../nbs/82a_settings.ipynb #2499442c
+# %% ../nbs/82a_settings.ipynb #472b7e15
+def setting_of(
+    table: Mapping[str, Mapping[str, Any]],  # settings -> model -> recipe
+    settings: str,
+    model: str,
+) -> Any:             # the recipe
+    "The settings of one model; raises `ValueError` listing what there is."
+    if settings not in table:
+        raise ValueError(f"no settings are called {settings!r}; there are {sorted(table)}")
+    if model not in table[settings]:
+        raise ValueError(f"the settings {settings!r} have no {model!r}; they have {sorted(table[settings])}")
+    return table[settings][model]
+
+
 def recipe_for(
     settings: str,  # a key of `SETTINGS`
     model: str,     # a model with settings there
 ) -> Recipe:
     "The settings of one model; raises `ValueError` listing what there is."
-    if settings not in SETTINGS:
-        raise ValueError(f"no settings are called {settings!r}; there are {sorted(SETTINGS)}")
-    found = {recipe.model: recipe for recipe in SETTINGS[settings]}
-    if model not in found:
-        raise ValueError(f"the settings {settings!r} have no {model!r}; they have {sorted(found)}")
-    return found[model]
+    return setting_of({name: {recipe.model: recipe for recipe in recipes} for name, recipes in SETTINGS.items()}, settings, model)

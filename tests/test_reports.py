@@ -89,7 +89,7 @@ def test_generated_graphs_stand_beside_every_control(report: str, model: str, ki
 
 @pytest.mark.parametrize("report, model, controls", [
     ("tiktok_diffmm", "diffmm_faithful", ["diffmm_fast_none", "diffmm_fast_observed"]),
-    ("tiktok_genrec", "genrec_faithful", ["genrec_faithful_none", "genrec_faithful_observed"])])
+    ("tiktok_genrec", "genrec_faithful", [f"genrec_faithful_{kind}" for kind in CONTROL_KINDS])])
 def test_published_forms_do_not_show_that_their_graph_helps(report: str, model: str, controls: list[str]):
     "Three seeds; beside the twin without a generated graph the interval holds zero or lies below."
     assert len(by_seed(report, "recall", model)) == 3

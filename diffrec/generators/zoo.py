@@ -139,7 +139,7 @@ def sealed_parts(
     return Parts("tiny", f"local-dir:{at('clip')}", {"sd3": Drawing(at("sd3")), "sd15": Drawing(at("sd15"), adapter)}, None, at("reader"),
                  at("autoencoder"), sealed=True)
 
-# %% ../../nbs/42_generators.zoo.ipynb #6ff8cd9f
+# %% ../../nbs/42_generators.zoo.ipynb #e9cb5bba
 def encoder_source(
     name: str,   # "hf-hub:id", "local-dir:folder" or "model/tag"
 ) -> str:        # a folder or a hub id
@@ -156,13 +156,15 @@ def encoder_source(
 
 
 def parts_of(
-    source: str | Path | Parts,   # "tiny", a preset, a folder, a hub id, an encoder's name, or parts
+    source: str | Path | Parts,   # "tiny", a preset, a folder (of the working folder or the project), a hub id, an encoder's name, or parts
     data: Path,                   # the data root; the shipped zoo is below it or below the project's own
 ) -> Parts:
     "The parts that a name stands for; raises `ValueError` naming what is known."
     if isinstance(source, Parts):
         return source
     name, folder = str(source), Path(source).expanduser()
+    if not folder.exists() and (below := Paths.find().root / folder).exists():
+        folder = below
     if name == "tiny":
         return sealed_parts(data / "zoo" if (data / "zoo").is_dir() else Paths.find().root / "data" / "zoo")
     if name in PRESETS:

@@ -59,7 +59,7 @@ def read_picture(
         raise ValueError(f"{path} is not the file that the index names: its hash differs")
     return np.asarray(Image.open(path).convert("RGB"))
 
-# %% ../../nbs/62_sampling.picture_store.ipynb #8bb8fe20
+# %% ../../nbs/62_sampling.picture_store.ipynb #8cfc6a40
 class PictureStore:
     "A folder of pictures."
 
@@ -122,3 +122,25 @@ class PictureStore:
         "Pictures; raises `ValueError` naming a file that is not what the index says."
         rows = self.index() if rows is None else rows
         return np.stack([read_picture(self.folder / file, sha256) for file, sha256 in zip(rows["file"], rows["sha256"])])
+
+    def rows_of(
+        self,
+        people: Sequence[str],                # each once
+        n_draws: int,                         # that each must have
+    ) -> pd.DataFrame:                        # n_draws rows for each person
+        "Rows of the index by person in the order given, then by draw; raises `ValueError` naming a person without as many."
+        index, names = self.index(), list(map(str, people))
+        rows = index[index["person"].isin(names)].assign(place=lambda rows: rows["person"].map({name: place for place, name in enumerate(names)}))
+        counts = rows["person"].value_counts().reindex(names, fill_value=0)
+        if len(wrong := counts[counts != n_draws]):
+            raise ValueError(f"{self.folder} has {wrong.iloc[0]} pictures of {wrong.index[0]!r}, not {n_draws}")
+        return rows.sort_values(["place", "draw"]).drop(columns="place")
+
+    def strips(
+        self,
+        people: Sequence[str],                # as `rows_of` takes them
+        n_draws: int,
+    ) -> np.ndarray:                          # [N, S, n_draws * S, 3] uint8
+        "Each person's pictures side by side."
+        pixels = self.pixels(self.rows_of(people, n_draws)).reshape(len(people), n_draws, *self.pixels(self.index()[:1]).shape[1:])
+        return np.concatenate(list(pixels.transpose(1, 0, 2, 3, 4)), axis=2)

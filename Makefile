@@ -33,6 +33,7 @@ $(INSTALLED): settings.ini setup.py constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/diffrec-report world
+	$(BIN)/diffrec-report pictures
 
 report: $(INSTALLED)
 	$(BIN)/diffrec-report $(NAME) --workers $(WORKERS)

@@ -230,27 +230,31 @@ def prior_steps(
             Step("23_train_prior", f"{folder}/23_train_prior.ipynb", {"data": data, "out": priors, **seeds, **trained}),
             Step("42_evaluate_prior", f"{report}/report.ipynb", {"name": name, "data": data, "priors": priors, "out": report, **seeds, **({} if quick else PRIOR)})]
 
-# %% ../nbs/87_pipeline.ipynb #0580c5e0
+# %% ../nbs/87_pipeline.ipynb #fb7273e4
 def picture_steps(
-    name: str,            # "pictures"
+    name: str,            # "pictures" or "world_pictures"
     quick: bool = False,  # toy sizes and models that draw noise, for tests
     n_workers: int = 1,   # not used: one person after another
 ) -> list[Step]:
     "The steps from the embedded world to generated pictures."
     if quick:
-        made = [Step("12_pretrain_zoo", "outputs/pictures-quick/12_pretrain_zoo.ipynb"), Step("10_prepare_world", "outputs/pictures-quick/10_prepare_world.ipynb"),
-                Step("23_train_prior", "outputs/pictures-quick/23_train_prior.ipynb", {"encoder": "outputs/zoo-toy", "out": "outputs/zoo-toy/priors"})]
-        return [*made, Step("30_generate_images", "outputs/pictures-quick/reports/pictures/report.ipynb", {"name": "pictures", "out": "outputs/pictures-quick/reports/pictures"})]
-    world, priors = classic_steps("world")[0], "outputs/pictures/priors"
-    shared = {"data": world.parameters["out"]}
-    return [world, Step("23_train_prior", "outputs/pictures/23_train_prior.ipynb", {**shared, "out": priors, "settings": "demo", "models": ["prior"], "seeds": [0]}),
-            Step("30_generate_images", "outputs/reports/pictures/report.ipynb", {
-                "name": "pictures", **shared, "priors": priors, "work": "outputs/pictures", "out": "outputs/reports/pictures", **PICTURES})]
+        made = [Step("12_pretrain_zoo", f"outputs/{name}-quick/12_pretrain_zoo.ipynb"), Step("10_prepare_world", f"outputs/{name}-quick/10_prepare_world.ipynb"),
+                Step("23_train_prior", f"outputs/{name}-quick/23_train_prior.ipynb", {"encoder": "outputs/zoo-toy", "out": "outputs/zoo-toy/priors"})]
+        return [*made, Step("30_generate_images", f"outputs/{name}-quick/reports/{name}/report.ipynb", {"name": name, "out": f"outputs/{name}-quick/reports/{name}"})]
+    if name == "pictures":
+        world, priors, told = classic_steps("world")[0], f"outputs/{name}/priors", {}
+        before = [world, Step("23_train_prior", f"outputs/{name}/23_train_prior.ipynb", {
+            "data": world.parameters["out"], "out": priors, "settings": "demo", "models": ["prior"], "seeds": [0]})]
+    else:
+        before = prior_steps("world_prior")[:2]
+        priors, told = before[1].parameters["out"], {part: PRIOR[part] for part in ("few", "least_known", "n_told")}
+    return [*before, Step("30_generate_images", f"outputs/reports/{name}/report.ipynb", {
+        "name": name, "data": before[0].parameters["out"], "priors": priors, "work": f"outputs/{name}", "out": f"outputs/reports/{name}", **PICTURES, **told})]
 
-# %% ../nbs/87_pipeline.ipynb #149ecd3c
+# %% ../nbs/87_pipeline.ipynb #0b362e4e
 REPORTS = {**dict.fromkeys(CLASSICS, classic_steps), **dict.fromkeys(GRAPHS, graph_steps),
            **dict.fromkeys(("benchmarks", "graph_benchmarks", "graph_scale"), cost_steps),
-           **dict.fromkeys(("world_prior", "simulation", "prior_benchmarks", "zoo"), prior_steps), "pictures": picture_steps}
+           **dict.fromkeys(("world_prior", "simulation", "prior_benchmarks", "zoo"), prior_steps), **dict.fromkeys(("pictures", "world_pictures"), picture_steps)}
 
 
 def report_steps(

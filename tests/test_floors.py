@@ -44,7 +44,8 @@ def test_imports_point_down(path: Path):
 
 @pytest.mark.parametrize("floor, forbidden", [
     ("models", ("data", "training", "evaluation")), ("training", ("models", "data", "evaluation")),
-    ("evaluation", ("models", "training"))])
+    ("evaluation", ("models", "training")), ("generators", ("data", "training", "evaluation")),
+    ("diffusion", ("data", "models", "generators", "sampling", "training", "evaluation")), ("sampling", ("data", "models", "training", "evaluation"))])
 def test_floors_that_do_not_know_each_other(floor: str, forbidden: tuple[str, ...]):
     for path in (package / floor).glob("*.py"):
         if path in number:

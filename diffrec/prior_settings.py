@@ -11,7 +11,7 @@ from dataclasses import replace
 from .prior_training import PriorRecipe, released_recipe
 from .settings import setting_of
 
-# %% ../nbs/82h_prior_settings.ipynb #df14c1ce
+# %% ../nbs/82h_prior_settings.ipynb #9e36ead6
 HEARD = {"prior": ("number", "history"), "prior_number": ("number",), "prior_history": ("history",), "prior_population": ()}
 
 
@@ -21,13 +21,16 @@ def prior_recipes(
     shape: dict,           # of the default prior, what it hears left out
     released_shape: dict,  # of the released network
     max_support: int = 16,  # pictures of a history, at most
+    released_rate: float = 1e-4,      # of learning; as published
+    released_rows: int | None = 100,  # ratings of a user an epoch, likewise; None: by the square root
     **loop,                # fields of `FitConfig` that differ from the default recipe's
 ) -> dict[str, PriorRecipe]:
     "A prior, its controls, and the released network in two spaces."
     base = PriorRecipe()
     recipes = {name: replace(base, shape={**shape, "hears": heard}, fit=replace(base.fit, n_epochs=n_epochs, **loop),
                              max_support=max_support if "history" in heard else 0) for name, heard in HEARD.items()}
-    released = released_recipe(released_epochs, **released_shape)
+    recipes["prior_no_lean"] = replace(recipes["prior"], shape={**recipes["prior"].shape, "leans": False})
+    released = released_recipe(released_epochs, released_rate, released_rows, **released_shape)
     return {**recipes, "released": released, "released_whitened": replace(released, whitening="whiten")}
 
 
@@ -36,8 +39,8 @@ PRIOR_SETTINGS: dict[str, dict[str, PriorRecipe]] = {
     "toy": prior_recipes(2, 1, _TINY, {"n_tokens": 8, "width": 16, "n_blocks": 1, "n_heads": 2}, warmup_steps=5, ema_decay=.9),
     "demo": prior_recipes(16, 4, {"width": 128, "n_blocks": 3, "condition": 128}, {"n_tokens": 16, "width": 64, "n_blocks": 2, "n_heads": 4}, learning_rate=2e-3, validate_every=4),
     "gallery": prior_recipes(36, 8, {"width": 256}, {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}, max_support=32, learning_rate=2e-3,
-                             validate_every=3),
-    "simulation": prior_recipes(55, 14, {"width": 192, "condition": 128}, {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}, validate_every=5),
+                             validate_every=3, released_rate=1e-3),
+    "simulation": prior_recipes(55, 14, {"width": 192, "condition": 128}, {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}, validate_every=5, released_rate=1e-3, released_rows=None),
     "flickr-aes": prior_recipes(200, 2001, {"width": 768, "n_blocks": 6}, {}, mixed_precision="bf16"),
 }
 

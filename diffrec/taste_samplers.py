@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['groups_of_people', 'draw_prior', 'lend_draws', 'relative_uplift', 'kept_share']
 
-# %% ../nbs/82i_taste_samplers.ipynb #7e6f6814
+# %% ../nbs/82i_taste_samplers.ipynb #4cb3901e
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +17,7 @@ from .data.interactions import Interactions
 from .data.preferences import RatedPictures, likes
 from .diffusion.guidance import Guidance
 from .evaluation.images import PersonalUplift
-from .evaluation.inference import Estimate, bootstrap, percentile_interval
+from .evaluation.inference import Estimate, percentile_interval, resampled_counts, seed_weights
 from .generators.prior import Prior
 from .generators.taste_controls import TasteSampler
 from .sampling.embeddings import ChainSettings, sample_embeddings, taste_of
@@ -44,7 +44,7 @@ def groups_of_people(
         raise ValueError(f"nobody is in the group {empty[0]!r}; likes of each reach from {counts.min()} to {counts.max()}")
     return {name: np.sort(rng.permutation(users)[:n_most]) for name, users in groups.items()}
 
-# %% ../nbs/82i_taste_samplers.ipynb #027737f5
+# %% ../nbs/82i_taste_samplers.ipynb #7832da35
 def draw_prior(
     prior: Prior,
     known: RatedPictures,                  # ratings that may be told
@@ -65,7 +65,7 @@ def draw_prior(
                   for name in ("items", "marks", "present")]
         numbers = np.where(np.isin(users, unknown), prior.n_users, users)
         taste = taste_of(prior, torch.from_numpy(numbers), table[padded[0]], padded[1].float(), padded[2])
-        return sample_embeddings(prior, taste, users.tolist(), n, seed, guidance, chain).double().numpy()
+        return sample_embeddings(prior, taste, users.tolist(), n, seed, guidance, chain).double().cpu().numpy()
     return draw
 
 # %% ../nbs/82i_taste_samplers.ipynb #3abd606b
@@ -86,16 +86,19 @@ def lend_draws(
         return sampler([lender[int(user)] for user in users], n, seed)
     return draw
 
-# %% ../nbs/82i_taste_samplers.ipynb #7e94a567
+# %% ../nbs/82i_taste_samplers.ipynb #1473a4dd
 def relative_uplift(
-    uplift: PersonalUplift,
+    uplifts: Sequence[PersonalUplift],   # one for each training, of the same people
     rng: np.random.Generator,
-    n_resamples: int = 2000,
-) -> tuple[Estimate, np.ndarray]:   # with its interval; [n_resamples] draws
+    n_resamples: int = 2000,             # R, of people and trainings
+) -> tuple[Estimate, np.ndarray]:        # with its interval; [R] draws
     "Own minus permuted, as a share of permuted."
-    n = len(uplift.own)
-    draws = bootstrap(lambda weights: (weights @ uplift.per_user) / (weights @ uplift.permuted), n, rng, n_resamples)
-    return Estimate(uplift.relative, *map(float, percentile_interval(draws)), n), draws
+    gains = np.stack([uplift.per_user for uplift in uplifts])
+    bases = np.stack([uplift.permuted + uplift.lent - uplift.lent.mean() for uplift in uplifts])     # who judges and whose draws are judged both vary
+    people = np.concatenate(list(resampled_counts(gains.shape[1], n_resamples, rng)))
+    trainings = seed_weights(len(gains), n_resamples, rng)
+    draws = np.einsum("rs,sn,rn->r", trainings, gains, people, optimize=True) / np.einsum("rs,sn,rn->r", trainings, bases, people, optimize=True)
+    return Estimate(float(gains.mean() / bases.mean()), *map(float, percentile_interval(draws)), gains.shape[1]), draws
 
 
 def kept_share(

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLOCK_CELLS', 'ROUNDING', 'NEAR_END', 'check_embeddings', 'unit_rows', 'neighbour_radii', 'NeighbourMetrics',
-           'neighbour_metrics', 'median_distance', 'mmd', 'kid', 'nearest_distances', 'Memorisation', 'memorisation',
-           'pairwise_diversity', 'vendi_score', 'PersonalUplift', 'table_uplift', 'scored_uplift', 'Identification',
-           'identify_users', 'Retrieval', 'retrieve', 'metrics_by_user', 'metric_rows']
+           'neighbour_metrics', 'precision_of_sets', 'median_distance', 'mmd', 'kid', 'nearest_distances',
+           'Memorisation', 'memorisation', 'pairwise_diversity', 'vendi_score', 'PersonalUplift', 'table_uplift',
+           'scored_uplift', 'Identification', 'identify_users', 'Retrieval', 'retrieve', 'metrics_by_user',
+           'metric_rows']
 
 # %% ../../nbs/72_evaluation.images.ipynb #a1b5921f
 from collections.abc import Callable, Iterator, Mapping
@@ -111,6 +112,19 @@ def neighbour_metrics(
     n_balls = np.concatenate(n_balls)
     is_reached = np.concatenate([inside.any(1) for inside in _in_balls(real, generated, neighbour_radii(generated, k))])
     return NeighbourMetrics(float((n_balls > 0).mean()), float(is_reached.mean()), float(n_balls.mean() / k), float(is_covered.mean()))
+
+# %% ../../nbs/72_evaluation.images.ipynb #c37ef1a9
+def precision_of_sets(
+    real: np.ndarray,        # [N, d], N > k
+    generated: np.ndarray,   # [B, n, d], a set for each person
+    k: int = 5,              # neighbours that a ball reaches to
+) -> np.ndarray:             # [B] shares in [0, 1]
+    "Share of each set that lies in some real picture's ball."
+    sizes = check_shape(generated=(generated, "B n d"))
+    (real,), (points,) = check_embeddings(k + 1, real=real), check_embeddings(generated=generated.reshape(-1, sizes["d"]))
+    middle = real.mean(0)
+    inside = np.concatenate([held.any(1) for held in _in_balls(points - middle, real - middle, neighbour_radii(real, k))])
+    return inside.reshape(sizes["B"], sizes["n"]).mean(1)
 
 # %% ../../nbs/72_evaluation.images.ipynb #83d9d621
 def median_distance(

@@ -42,7 +42,7 @@ def picture_seed(
     "The seed of one picture."
     return int(rng_for(seed, f"picture of {person}, draw {number}").integers(2**31))
 
-# %% ../../nbs/63_sampling.images.ipynb #277d508f
+# %% ../../nbs/63_sampling.images.ipynb #e2093e25
 def draw_into(
     store: PictureStore,
     pipeline: Any,                           # of diffusers, with an IP-Adapter of the embeddings' width
@@ -56,7 +56,13 @@ def draw_into(
 ) -> int:                                    # how many were drawn now
     "Draw what is not there yet."
     sizes = check_shape({"B": len(people)}, embeddings=(embeddings, "B n E"))
-    done = store.done()
+    index = store.index()
+    done = dict(zip(zip(index["person"], index["draw"].astype(int)), index.get("embedding", [])))
+    for row, person in enumerate(people):
+        for number in range(sizes["n"]):
+            kept = done.get((str(person), number))
+            if kept is not None and not torch.allclose(torch.tensor(kept, dtype=torch.float32), embeddings[row, number].float().cpu(), rtol=1e-3, atol=1e-3):
+                raise ValueError(f"{store.folder} has draw {number} of {str(person)!r} for another embedding: begin another store")
     missing = [(row, number) for row in range(sizes["B"]) for number in range(sizes["n"]) if (str(people[row]), number) not in done]
     with tqdm(total=sizes["B"] * sizes["n"], initial=sizes["B"] * sizes["n"] - len(missing), desc="pictures", disable=None) as bar:
         for begin in range(0, len(missing), batch_size):

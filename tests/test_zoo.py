@@ -11,15 +11,16 @@ from diffrec.artifacts import read_json
 from diffrec.data.picture_bank import WORDINGS, make_bank
 from diffrec.describing import fill_wordings
 from diffrec.generators.tiny_clip import load_clip, naming_accuracy
+from diffrec.generators.tiny_sd15 import draw_embeddings
 from diffrec.generators.zoo import zoo
-from diffrec.zoo_judging import judge_autoencoder, judge_reader
+from diffrec.zoo_judging import judge_autoencoder, judge_reader, judge_sd15
 
 shipped = Path(__file__).parent.parent / "data" / "zoo"
 cards = {path.parent.name: read_json(path) for path in sorted(shipped.glob("*/card.json"))}
 
 
 def test_the_zoo_is_small_and_every_part_says_what_it_is():
-    assert {"clip", "reader", "autoencoder"} <= set(cards)
+    assert set(cards) == {"clip", "reader", "autoencoder", "sd15"}
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) <= 20e6
     for card in cards.values():
         assert card["what"] and card["quality"] and card["training"]["seed"] == 0 and card["cpu_seconds"]["training"] > 0
@@ -46,6 +47,23 @@ def test_the_autoencoder_gives_back_what_it_never_saw():
     found = judge_autoencoder(family.autoencoder, family.reader, 96, 4711).quality
     assert found["psnr"]["mean"] >= 30 and found["followed"]["right"]["all"] >= .95 and found["followed"]["outline_iou"] >= .95
     assert found["psnr"]["mean"] == pytest.approx(cards["autoencoder"]["quality"]["psnr"]["mean"], abs=1.)
+
+
+def test_the_adapter_follows_pictures():
+    family = zoo("tiny")
+    clip, _ = load_clip(family.encoder_folder)
+    right = judge_sd15(family.pipeline("sd15"), clip, family.reader, 48, 4711).quality["followed"]
+    for attribute, bound in {"hue": .95, "background": .95, "pattern": .85, "shape": .80}.items():
+        assert right["right"][attribute] >= bound - 3 * (bound * (1 - bound) / 48)**.5, attribute
+    assert right["outline_iou"] >= .80
+
+
+def test_a_picture_does_not_depend_on_its_batch_and_its_prompt_counts():
+    pipeline, texts, nothing = zoo("tiny").pipeline("sd15"), ["a plain red heart on a white background", "a plain blue star on a dark background"], torch.zeros(2, 96)
+    draw = lambda texts, seeds: draw_embeddings(pipeline, nothing[:len(texts)], seeds, texts, 0., n_steps=4).int()
+    together, alone = draw(texts, [3, 4]), draw(texts[1:], [4])
+    assert (together[1] - alone[0]).abs().max() <= 1                                  # sums in another order
+    assert (draw(texts[:1], [4])[0] - alone[0]).abs().float().mean() > 5
 
 
 def test_a_picture_and_its_words_are_near_in_the_shipped_encoder():

@@ -151,7 +151,7 @@ def classic_steps(
     report = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     return [*steps, Step("60_report", f"{report}/report.ipynb", {"name": name, "folder": folder, "out": report})]
 
-# %% ../nbs/87_pipeline.ipynb #0468bd1a
+# %% ../nbs/87_pipeline.ipynb #004fcee0
 def graph_steps(
     name: str,            # a key of `GRAPHS`: data set _ system
     quick: bool = False,  # the toy world and one seed, for tests
@@ -164,8 +164,7 @@ def graph_steps(
     data = f"{folder}/data" if quick else f"outputs/{dataset}/data"
     bases = [form for form in forms if form != "diffmm_faithful"]         # whose controls are those of the fast form
     models = [*forms, *(f"{form}_{kind}" for form in bases for kind in CONTROL_KINDS)]
-    controls = {kind: {form: f"{form.replace('diffmm_faithful', 'diffmm_fast')}_{kind}" for form in forms} for kind in CONTROL_KINDS if kind != "observed"}
-    rivals = [{form: control for form, control in of_kind.items() if control in models} for of_kind in controls.values()]
+    rivals = [{form: f"{form.replace('diffmm_faithful', 'diffmm_fast')}_{kind}" for form in forms} for kind in CONTROL_KINDS if kind != "observed"]
     rivals += [{f"{system}_fast": f"{system}_faithful"}, {system: forms[-2]}]
     seeds = {"seeds": [0] if quick else list(range(SEEDS[name]))}
     judged = {"run": name, "ks": [20], "metrics": ["recall", "ndcg", "precision"], "slices": ["all", "warm", "user_cold", "item_cold"]}

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from diffrec.artifacts import read_json
-from diffrec.data.picture_bank import WORDINGS, make_bank
+from diffrec.data.picture_bank import GENERAL, WORDINGS, make_bank
 from diffrec.describing import fill_wordings
 from diffrec.generators.tiny_clip import load_clip, naming_accuracy
 from diffrec.generators.tiny_sd15 import draw_embeddings
 from diffrec.generators.zoo import zoo
-from diffrec.zoo_judging import judge_autoencoder, judge_reader, judge_sd15
+from diffrec.zoo_judging import judge_autoencoder, judge_reader, judge_sd15, judge_sources
 
 shipped = Path(__file__).parent.parent / "data" / "zoo"
 cards = {path.parent.name: read_json(path) for path in sorted(shipped.glob("*/card.json"))}
@@ -56,6 +56,10 @@ def test_the_adapter_follows_pictures():
     for attribute, bound in {"hue": .95, "background": .95, "pattern": .85, "shape": .80}.items():
         assert right["right"][attribute] >= bound - 3 * (bound * (1 - bound) / 48)**.5, attribute
     assert right["outline_iou"] >= .80
+    deaf = lambda pixels, seeds: draw_embeddings(family.pipeline("sd15"), torch.zeros(len(pixels), 96), seeds, GENERAL[0], 0.).numpy()
+    without = judge_sources(deaf, family.reader, 48, 4711).quality["followed"]["right"]       # the same words and seeds, the adapter off
+    for attribute in ("hue", "background", "pattern", "shape"):
+        assert right["right"][attribute] >= without[attribute] + .3, attribute
 
 
 def test_a_picture_does_not_depend_on_its_batch_and_its_prompt_counts():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Prior', 'PriorConfig', 'Conditions', 'leaned', 'TastePrior']
 
-# %% ../../nbs/43b_generators.prior.ipynb #1ca8a1a6
+# %% ../../nbs/43b_generators.prior.ipynb #5dc5f901
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +17,13 @@ from ..core import check_shape
 from diffrec.diffusion.paths import (
     NoisePath, PredictionType4, both_of, check_prediction_type, draw_times, loss_weight, noised, path_of, target,
 )
-from .prior_blocks import GatedAttention, GatedBlock, HistoryReader, TasteDirection, level_features
+from diffrec.generators.prior_blocks import (
+    GatedAttention, GatedBlock, HistoryReader, HistorySums, TasteDirection, history_sums, level_features,
+)
 from .tastes import LIKE, Forgetting, Taste, TasteBatch
 from .whitening import Whitening
 
-# %% ../../nbs/43b_generators.prior.ipynb #d4f805fa
+# %% ../../nbs/43b_generators.prior.ipynb #f59aa3b4
 class Prior(nn.Module):
     "Base of all priors."
 
@@ -69,13 +71,14 @@ class Prior(nn.Module):
         times = self.draw_times(n, generator).to(device)
         noise = torch.randn(batch.embeddings.shape, generator=generator, device=generator.device).to(device)
         taste = self.forgetting(batch.taste, self.n_users, generator)
-        answer = self(noised(self.path, batch.embeddings, noise, times), times, taste)
-        wanted = target(self.path, batch.embeddings, noise, times, self.prediction_type)
-        weight = loss_weight(self.path, times, self.prediction_type, self.weighting)
-        return (weight * (answer - wanted).square().mean(1)).mean() + self.further_loss(batch, taste)
+        check_shape({"D": self.n_dims}, embeddings=(batch.embeddings, "B D"), history=(batch.history, "B K D"))
+        told = self.told(taste)
+        answer = self.answer(noised(self.path, batch.embeddings, noise, times), times, told)
+        errors = (answer - target(self.path, batch.embeddings, noise, times, self.prediction_type)).square().mean(1)
+        return (loss_weight(self.path, times, self.prediction_type, self.weighting) * errors).mean() + self.further_loss(batch, told)
 
-    def further_loss(self, batch: TasteBatch, taste: Taste) -> Tensor | float:
-        "What else is learned from a batch and what is left of its conditions, a scalar; nothing, unless a prior says so."
+    def further_loss(self, batch: TasteBatch, told: Tensor) -> Tensor | float:
+        "What else is learned from a batch and what the network heard of its people, a scalar; nothing, unless a prior says so."
         return 0.
 
     @torch.no_grad()
@@ -90,7 +93,7 @@ class Prior(nn.Module):
         guess, _ = both_of(self.path, self(x, times, batch.taste), x, times, self.prediction_type)
         return (guess - batch.embeddings).square().mean(1)
 
-# %% ../../nbs/43b_generators.prior.ipynb #595794d5
+# %% ../../nbs/43b_generators.prior.ipynb #843cf54e
 @dataclass(frozen=True)
 class PriorConfig:
     "Everything about a default prior but its weights."
@@ -99,7 +102,7 @@ class PriorConfig:
     hears: tuple[str, ...] = ("number", "history")               # how the person enters; () is a population model
     kind: Literal["mlp", "tokens"] = "mlp"
     width: int = 384                                             # of the stream, or of each token
-    n_blocks: int = 4
+    n_blocks: int = 3
     condition: int = 256                                         # width of what modulates the blocks
     history_width: int = 64                                      # of what is kept of each rated picture
     n_tokens: int = 16                                           # of "tokens"
@@ -134,7 +137,7 @@ class PriorConfig:
             raise ValueError(f"a stream of {room} numbers cannot answer {self.prediction_type} in {self.n_dims} dimensions: "
                              "widen it, or predict velocity or sample")
 
-# %% ../../nbs/43b_generators.prior.ipynb #17677f2c
+# %% ../../nbs/43b_generators.prior.ipynb #3d91bf67
 class Conditions(nn.Module):
     "Noise level, score and person, each as a vector, and what their sum becomes."
 
@@ -158,13 +161,14 @@ class Conditions(nn.Module):
     def told(
         self,
         taste: Taste,
-    ) -> Tensor:          # [B, condition]
+        sums: HistorySums | None,   # of the histories, if these are heard
+    ) -> Tensor:                    # [B, condition]
         "Score and person."
         person = torch.zeros_like(self.score(taste.scores))
         if "number" in self.hears:
             person = person + self.number(taste.users)
         if "history" in self.hears:
-            person = person + self.remembered(self.history(taste.history, taste.marks, taste.present))
+            person = person + self.remembered(self.history(taste.history, taste.marks, taste.present, sums))
         return self.score(taste.scores) + self.turn(taste.scores) * person
 
     def forward(
@@ -187,7 +191,7 @@ def leaned(
     step = way * spread / (spread**2 + signal**2)
     return target(path, spread * step, -signal * step, times, prediction_type)
 
-# %% ../../nbs/43b_generators.prior.ipynb #c3de3c89
+# %% ../../nbs/43b_generators.prior.ipynb #795fe872
 class TastePrior(Prior):
     "The default prior."
 
@@ -221,16 +225,14 @@ class TastePrior(Prior):
         return draw_times(n, generator, self.config.times, self.config.shift)
 
     def told(self, taste: Taste) -> Tensor:
-        "Score and person as one vector, [B, condition]; behind it, if the prior leans, which way: [B, condition + D]."
-        told = self.conditions.told(taste)
-        if self.direction is None:
-            return told
-        way = self.side[taste.scores].unsqueeze(1) * self.direction(taste.history, taste.marks, taste.present)
-        return torch.cat([told, way], 1)
+        "Score and person as one vector, [B, condition]; behind it, if the prior leans, to which side and which way: [B, condition + 1 + D]."
+        sums = history_sums(taste.history, taste.marks, taste.present) if "history" in self.config.hears else None
+        told = self.conditions.told(taste, sums)
+        return told if self.direction is None else torch.cat([told, self.side[taste.scores].unsqueeze(1), self.direction(sums)], 1)
 
     def answer(self, x: Tensor, times: Tensor, told: Tensor) -> Tensor:
         "The answer [B, D], of the configuration's prediction type."
-        told, way = (told, None) if self.direction is None else (told[:, :-self.n_dims], told[:, -self.n_dims:])
+        told, side, direction = told.tensor_split([self.config.condition, self.config.condition + 1], 1)
         condition = self.conditions(self.path.log_snr(times), told)
         stream = self.into(x) + self.enter(condition)
         if self.positions is not None:
@@ -238,12 +240,11 @@ class TastePrior(Prior):
         for block in self.blocks:
             stream = block(stream, condition)
         answer = self.out(self.norm(stream.flatten(1)))
-        return answer if way is None else answer + leaned(self.path, self.reach * way, times, self.prediction_type)
+        return answer if self.direction is None else answer + leaned(self.path, self.reach * side * direction, times, self.prediction_type)
 
-    def further_loss(self, batch: TasteBatch, taste: Taste) -> Tensor | float:
+    def further_loss(self, batch: TasteBatch, told: Tensor) -> Tensor | float:
         "Weighted cross-entropy of the labels, by the directions of what is told."
         if self.direction is None:
             return 0.
-        directions = self.direction(taste.history, taste.marks, taste.present)
-        liked = (batch.scores == LIKE).to(directions.dtype)
-        return self.config.like_weight * F.binary_cross_entropy_with_logits(self.direction.log_odds(batch.embeddings, directions), liked)
+        liked = (batch.scores == LIKE).to(told.dtype)
+        return self.config.like_weight * F.binary_cross_entropy_with_logits(self.direction.log_odds(batch.embeddings, told[:, -self.n_dims:]), liked)

@@ -2,9 +2,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffrec.artifacts import read_json, read_rows
+from diffrec.data.interactions import load_dataset, save_dataset
+from diffrec.data.reviews import import_flickr_aes
+from diffrec.data.world_files import load_images
+from diffrec.generators.prior_files import load_prior
 from diffrec.pipeline import Step, make_report, report_steps, run_step, run_steps
 
 root = Path(__file__).parent.parent
@@ -110,6 +116,24 @@ def test_a_report_on_priors_shows_every_control(project: Path):
     assert {"few", "many", "unseen"} <= set(rows["slice"])
     worth = rows[(rows["metric"] == "utility") & (rows["slice"] == "few") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
     assert worth["kde"] > worth["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
+
+
+def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path):
+    run_step(Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"), project, progress=False)                # done already, unless run alone
+    ratings, images, home = load_dataset(project / "outputs/toy/data/ratings"), load_images(project / "outputs/toy/data"), project / "outputs/flickr"
+    (home / "pictures").mkdir(parents=True)
+    for item, picture in enumerate(images):
+        Image.fromarray(np.asarray(picture)).save(home / "pictures" / f"{item}.png")
+    lines = [f"worker{user},{item}.png,{value:g}" for part in ratings.splits.values() for user, item, value in zip(part.users, part.items, part.values)]
+    (home / "scores.csv").write_text("\n".join(["worker,imagePair,score", *lines]) + "\n")
+    save_dataset(import_flickr_aes(home / "scores.csv"), home / "data")
+    step = Step("23_train_prior", "outputs/flickr/23.ipynb", {"data": "outputs/flickr/data", "pictures": "outputs/flickr/pictures", "out": "outputs/flickr/priors", "models": ["prior"],
+                                                              "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}})
+    assert run_step(step, project, progress=False)
+    noted = read_json(home / "priors/training.json")
+    assert noted["parameters"]["split"]["kind"] == "published" and noted["data"]["split"] == "published, 3 held out, seed 0, 4 likes"
+    prior, _ = load_prior(home / "priors/prior/seed-0/prior.safetensors")
+    assert 0 < prior.n_users < ratings.n_users                            # those with fewer likes are left out
 
 
 PICTURE_STEPS = report_steps("pictures", quick=True)

@@ -27,12 +27,13 @@ def check_embeddings(
     if wrong.any():
         raise ValueError(f"embeddings must be finite; row {int(wrong.nonzero()[0])} is not")
 
-# %% ../../nbs/40_generators.whitening.ipynb #5f602759
+# %% ../../nbs/40_generators.whitening.ipynb #50a2ff40
 class Whitening(nn.Module):
     "Embeddings on the scale of a diffusion, and back; `fit` measures, the state dict keeps what was measured."
     mean: Tensor        # [D]
     deviations: Tensor  # [D] of the directions
     directions: Tensor  # [D, D] orthonormal columns; [0, 0] unless kind is "whiten"
+    variances: Tensor   # [D] of treated embeddings: 1, but for directions held back by `least_share`; of "none" and "length" not measured
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Whitening(nn.Module):
         self.n_dims, self.kind, self.least_share = n_dims, kind, least_share
         self.register_buffer("mean", torch.zeros(n_dims))
         self.register_buffer("deviations", torch.ones(n_dims))
+        self.register_buffer("variances", torch.ones(n_dims))
         self.register_buffer("directions", torch.eye(n_dims) if kind == "whiten" else torch.zeros(0, 0))
 
     @torch.no_grad()
@@ -62,15 +64,15 @@ class Whitening(nn.Module):
         if len(embeddings) < 2:
             raise ValueError(f"measuring needs at least 2 embeddings, got {len(embeddings)}")
         table = embeddings.double()
-        mean = table.mean(0)
         if self.kind == "scale":
             deviations = table.std(0, correction=0)
         else:
             values, directions = torch.linalg.eigh(torch.cov(table.T, correction=0))
             deviations = values.clamp(min=0).sqrt()
             self.directions.copy_(directions)
-        self.mean.copy_(mean)
+        self.mean.copy_(table.mean(0))
         self.deviations.copy_(deviations.clamp(min=self.least_share * float(deviations.max())) if deviations.any() else torch.ones_like(deviations))
+        self.variances.copy_((deviations / self.deviations) ** 2)
         return self
 
     def forward(
@@ -80,8 +82,7 @@ class Whitening(nn.Module):
         "Treat embeddings."
         if self.kind == "length":
             return F.normalize(embeddings, dim=-1) * self.n_dims ** .5
-        centred = embeddings - self.mean
-        return (centred @ self.directions if self.kind == "whiten" else centred) / self.deviations
+        return ((embeddings - self.mean) @ self.directions if self.kind == "whiten" else embeddings - self.mean) / self.deviations
 
     def inverse(
         self,
@@ -90,5 +91,4 @@ class Whitening(nn.Module):
         "Treat back; of `length` the direction is all that is left, and it is returned as it is."
         if self.kind == "length":
             return treated
-        scaled = treated * self.deviations
-        return (scaled @ self.directions.T if self.kind == "whiten" else scaled) + self.mean
+        return (treated * self.deviations @ self.directions.T if self.kind == "whiten" else treated * self.deviations) + self.mean

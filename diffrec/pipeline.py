@@ -96,7 +96,7 @@ def run_steps(
         chain.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
-# %% ../nbs/87_pipeline.ipynb #4ed0a007
+# %% ../nbs/87_pipeline.ipynb #d3297183
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
 RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 CLASSICS = {"world": (RANKING, RATING), "tiktok": (RANKING, []), "ml-1m": ([], RATING)}
@@ -125,7 +125,7 @@ ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guid
 PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "strengths": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
             "shares": [0., .25, .5, 1.], "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000,
-                   "n_epochs": {"released_whitened": 2, "prior": 24}, "released_rate": 1e-3, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
+                   "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 
 # %% ../nbs/87_pipeline.ipynb #b87f41b2
 def classic_steps(

@@ -171,10 +171,27 @@ def test_ranking_of_ten_billion_pairs_stays_small():
     assert len(peak) == 1 and peak.iloc[0] < 4096
 
 
-@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks"])
+@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo"])
 def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
     record = read_json(reports / name / "config.json")
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0
     text = (reports / name / "report.ipynb").read_text(encoding="utf-8")
     assert '"/home/' not in text and '"/work/' not in text and '"/root/' not in text
     assert "image/png" in text
+
+
+def zoo_rows(metric: str, versus: str = "") -> pd.Series:
+    rows = read_rows(reports / "zoo" / "results.parquet")
+    return rows[(rows["metric"] == metric) & (rows["versus"] == versus)].set_index(["slice", "model"])["value"]
+
+
+def test_the_small_models_reach_what_was_asked_of_them_and_the_one_that_does_not_says_so():
+    for attribute, bound in {"shape": .80, "hue": .95, "pattern": .85, "background": .95}.items():
+        found = zoo_rows(f"{attribute}_accuracy")
+        assert found["full", "clip"] >= .90 and found["short", "clip"] >= .90
+        assert found["followed", "sd15_adapter"] >= bound > found["followed", "sd15_no_adapter"] + .3 and bound > found["followed", "sd15_adapter_shuffled"] + .3
+    outlines, right = zoo_rows("outline_iou"), zoo_rows("all_accuracy")
+    assert outlines["followed", "sd15_adapter"] >= .80
+    assert right["described", "sd3"] >= .78 and right["described", "sd3_shuffled"] <= .1 and outlines["described", "sd3"] >= .80
+    notes = (reports / "zoo" / "notes.md").read_text()
+    assert right["described", "sd3"] >= .92 or "**Stable Diffusion 3 does not.**" in notes

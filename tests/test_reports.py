@@ -171,7 +171,7 @@ def test_ranking_of_ten_billion_pairs_stays_small():
     assert len(peak) == 1 and peak.iloc[0] < 4096
 
 
-@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo"])
+@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks"])
 def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
     record = read_json(reports / name / "config.json")
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0
@@ -195,3 +195,14 @@ def test_the_small_models_reach_what_was_asked_of_them_and_the_one_that_does_not
     assert right["described", "sd3"] >= .78 and right["described", "sd3_shuffled"] <= .1 and outlines["described", "sd3"] >= .80
     notes = (reports / "zoo" / "notes.md").read_text()
     assert right["described", "sd3"] >= .92 or "**Stable Diffusion 3 does not.**" in notes
+
+
+def test_the_default_prior_is_cheap_and_errs_no_more_than_the_released_one():
+    rows = read_rows(reports / "prior_benchmarks" / "results.parquet")
+    cost = rows[(rows["metric"] == "cpu_seconds") & (rows["versus"] == "")].set_index(["dataset", "model"])["value"]
+    assert 1 / cost["train", "prior"] >= 1900 and cost["draw", "prior"] <= .020
+    assert cost["train", "released_whitened"] >= 5 * cost["train", "prior"] and cost["draw", "released_whitened"] >= 100 * cost["draw", "prior"]
+    paired = rows[(rows["versus"] == "released_whitened") & rows["seed"].isna()].set_index("metric")
+    assert paired.loc["validation_error", "ci_high"] < 0 and paired.loc["coverage", "ci_low"] >= 0
+    spent = rows[rows["metric"] == "training_cpu_seconds"].groupby("model")["value"].mean()
+    assert spent["prior"] < spent["released_whitened"] and len(rows[(rows["metric"] == "training_cpu_seconds") & (rows["model"] == "prior")]) == 3

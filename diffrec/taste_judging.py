@@ -189,24 +189,29 @@ def match_coverage(
     reached = (1 - share) * covered[near] + share * covered[far]
     return Matched(people.to_numpy(), (mixed - by_user(point, "utility")).to_numpy(), (strengths[near], strengths[far]), share, (float(reached), float(wanted)))
 
-# %% ../nbs/82g_taste_judging.ipynb #0e28a2cd
+# %% ../nbs/82g_taste_judging.ipynb #6c3dc424
 def plot_utility_coverage(
     curves: Mapping[str, Mapping[float, pd.DataFrame]],   # name -> strength -> judged draws
     points: Mapping[str, pd.DataFrame],                   # name -> judged draws
     ax: plt.Axes | None = None,
+    among: Sequence[str] | None = None,                   # all names of a figure of several panels, where each keeps its look; None: these
 ) -> plt.Axes:
     "Curves over guidance and controls as points; means over people with two standard errors."
+    among = [*curves, *points] if among is None else list(among)
+    if missing := sorted({*curves, *points} - set(among)):
+        raise ValueError(f"{missing} have no place among {among}")
+    look = {name: {"color": f"C{place % 10}", "label": name} for place, name in enumerate(among)}
     ax = ax or plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1]
     middle = lambda frame: [(values.mean(), 2 * values.sem()) for values in (by_user(frame, "coverage"), by_user(frame, "utility"))]
     for name, curve in curves.items():
         places = [middle(curve[strength]) for strength in sorted(curve)]
         ax.errorbar(*([place[axis][0] for place in places] for axis in (0, 1)), yerr=[place[1][1] for place in places], marker="o", markersize=4,
-                    capsize=2, label=name)
+                    capsize=2, **look[name])
         for strength, place in zip(sorted(curve), places):
             ax.annotate(f"{strength:g}", (place[0][0], place[1][0]), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    for marker, (name, frame) in zip("sD^vP*Xph", points.items()):
+    for name, frame in points.items():
         (x, x_error), (y, y_error) = middle(frame)
-        ax.errorbar(x, y, y_error, x_error, marker=marker, markersize=7, capsize=2, linestyle="none", label=name)
+        ax.errorbar(x, y, y_error, x_error, marker="sD^vP*Xphd"[among.index(name) % 10], markersize=7, capsize=2, linestyle="none", **look[name])
     ax.set(xlabel="coverage of what she likes", ylabel="true utility, standard deviations")
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return ax

@@ -171,7 +171,7 @@ def test_ranking_of_ten_billion_pairs_stays_small():
     assert len(peak) == 1 and peak.iloc[0] < 4096
 
 
-@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks"])
+@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks", "world_prior"])
 def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
     record = read_json(reports / name / "config.json")
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0
@@ -206,3 +206,34 @@ def test_the_default_prior_is_cheap_and_errs_no_more_than_the_released_one():
     assert paired.loc["validation_error", "ci_high"] < 0 and paired.loc["coverage", "ci_low"] >= 0
     spent = rows[rows["metric"] == "training_cpu_seconds"].groupby("model")["value"].mean()
     assert spent["prior"] < spent["released_whitened"] and len(rows[(rows["metric"] == "training_cpu_seconds") & (rows["model"] == "prior")]) == 3
+
+
+def taste_rows(metric: str, versus: str = "") -> pd.DataFrame:
+    rows = read_rows(reports / "world_prior" / "results.parquet")
+    return rows[(rows["metric"] == metric) & (rows["versus"] == versus) & rows["seed"].isna()].set_index(["slice", "model"])
+
+
+@pytest.mark.parametrize("control", ["mean", "gaussian", "kde", "retrieval"])
+def test_at_equal_coverage_the_prior_is_worth_more_than_controls_that_know_the_person(control: str):
+    found = taste_rows("utility_at_coverage", control)
+    for group in ("few", "many", "unseen"):
+        assert found.loc[(group, "prior"), "ci_low"] > 0 and found.loc[(group, "prior"), "n"] == 80
+
+
+def test_draws_of_the_prior_are_personal_and_those_of_its_controls_show_why():
+    personal = taste_rows("relative_uplift(truth)", "permuted")
+    assert all(personal.loc[(group, "prior"), "value"] >= .10 and personal.loc[(group, "prior"), "ci_low"] > 0 for group in ("few", "many", "seen", "unseen"))
+    assert taste_rows("kept_share", "seen").loc[("unseen", "prior"), "value"] >= .60
+    worth = taste_rows("utility", "shuffled").loc[(slice(None), "prior"), "ci_low"]
+    assert (worth > 0).all()
+    without = taste_rows("utility", "prior").loc[(slice(None), "prior_no_lean"), "ci_high"]
+    assert (without < 0).all(), "the lean is what knows people"
+
+
+def test_the_verifier_is_calibrated_and_its_report_says_whom_it_knows():
+    assert taste_rows("ece").loc[("all", "verifier"), "value"] <= .03
+    for metric in ("auc", "uauc", "taste(uauc)"):
+        row = taste_rows(metric).loc[("all", "verifier")]
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    taste = taste_rows("taste(uauc)")["value"]
+    assert taste["all", "verifier"] > .55 or "*The verifier knows nobody.*" in (reports / "world_prior" / "notes.md").read_text()

@@ -118,7 +118,8 @@ GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000
 FEWER_PRIORS = {"prior_number": 1, "prior_population": 1}       # intervals over people alone
 PRIOR = {"others": ["prior_no_lean", "prior_number", "prior_population"], "released": ["released_whitened"], "strengths": [1., 2., 4., 8., 16., 32., 64.],
          "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32], "least_known": 16, "n_real": 200, "n_tries": 8,
-         "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "n_members": 3, "calibration": "platt"}, "verifier_epochs": 60, "n_bank": 6000, "n_resamples": 2000}
+         "verifier": {"n_members": 3, "calibration": "platt"}, "verifier_trials": 24, "verifier_epochs": 200,
+         "verifier_space": {"d": [10, 40, 160], "mlp_layers": [[64, 32], [128, 64, 32]], "lr": [3e-4, 1e-3, 3e-3], "weight_decay": [1e-2, 1e-3, 1e-4, 1e-5], "dropout": [.1, .3, .5], "history_rank": [8, 16, 32]}, "n_bank": 6000, "n_resamples": 2000}
 SIMULATION = {"models": ["prior_number", "prior_population", "released_whitened"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
               "n_draws": 500, "n_resamples": 2000}
 ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_resamples": 2000}

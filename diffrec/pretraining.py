@@ -181,14 +181,22 @@ def pretrain_sd3(
     autoencoder: str | Path,      # folder of the autoencoder
     reader: str | Path,           # folder of the judge
 ) -> dict[str, Any] | None:       # the card; None if paused
-    "Train the model that draws texts."
+    "Train the model that draws texts; first, if the recipe has one, by its earlier training, whose part and run get folders beside this run's."
+    run_folder, begun_from = Path(run_folder), None
+    if recipe.earlier is not None:
+        begun_from = run_folder.with_name(f"{run_folder.name}-earlier")
+        done = (begun_from / "card.json").is_file()
+        if not done and pretrain_sd3(recipe.earlier, seed, begun_from, run_folder.with_name(f"{run_folder.name}-earlier-run"), clip, autoencoder, reader) is None:
+            return None
     material = prepare(recipe, seed, {"clip": clip, "autoencoder": autoencoder, "reader": reader})
     encoder = text_encoder(material.clip, material.tokenizer)
     with fixed_chance(seed, "initial transformer"):
         transformer = tiny_transformer(encoder.config.hidden_size, encoder.config.projection_dim, **recipe.shape)
+    if begun_from is not None:
+        transformer.load_state_dict(open_sd3(begun_from).transformer.state_dict())
     learner = FlowDrawing(transformer, encoder, tokens_of(material.tokenizer, [""])[0])
     trained = train_part(learner, lambda epoch: LatentBatches(material, recipe.batch_size, seed, epoch), recipe, seed, run_folder,
-                         material.cpu_seconds, {"clip": clip, "autoencoder": autoencoder})
+                         material.cpu_seconds, {"clip": clip, "autoencoder": autoencoder}, begun_from)
 
     def save(folder: Path) -> None:
         tokenizer = CLIPTokenizer.from_pretrained(str(clip))                     # as it is on disk, without what a call left in it

@@ -141,6 +141,7 @@ def train_ncf(
     lr: float = 1e-4,
     weight_decay: float = 1e-2,           # L2, added to the gradient
     dropout: float = .1,
+    history_rank: int = 16,               # of the direction that a user's ratings point in; 0: as published
     *,
     items: np.ndarray | None = None,      # [N] rows of E
     valid: np.ndarray | None = None,      # [N] bool, rows to hold out; None: drawn
@@ -158,8 +159,8 @@ def train_ncf(
     learned, judged = rows.select(~valid), rows.select(valid)
     statistics = EmbeddingStatistics.of(rows.table[np.unique(learned.items)]) if training.standardise else None
     with fixed_chance(seed, "initial ncf"):
-        model = Verifier(VerifierConfig(n_users, rows.table.shape[1], d, tuple(mlp_layers), dropout), statistics)
-    model.learn_from(rows.table, torch.from_numpy(learned.users))
+        model = Verifier(VerifierConfig(n_users, rows.table.shape[1], d, tuple(mlp_layers), dropout, history_rank), statistics)
+    model.learn_from(rows.table, *(torch.from_numpy(part) for part in (learned.users, learned.items, learned.labels)))
     events = Interactions(learned.users, learned.items, n_users, len(rows.table), learned.labels, name="ratings")
     config = FitConfig(n_epochs=training.n_epochs, learning_rate=lr, weight_decay=weight_decay, patience=training.patience, device=device)
     history = fit(model, LabelledBatches(events, training.batch_size, seed), config, seed=seed, folder=folder,
@@ -180,6 +181,17 @@ class NCFAnswers:
         if self.ensemble is None:
             raise ValueError("this NCF is not trained: call fit or load first")
         return self.ensemble
+
+    def tell(
+        self,
+        U: np.ndarray,                    # [N] users, known to the numbering
+        E: np.ndarray | Tensor,           # [N, D], or [I, D] if there are `items`
+        Y: np.ndarray,                    # [N] 1: liked
+        items: np.ndarray | None = None,  # [N] rows of E
+    ) -> None:
+        "Add ratings to users' histories, also of users that were not learned from; nothing is trained."
+        rows = RatedEmbeddings.of(U, E, Y, items)
+        self.trained_ensemble().tell(torch.from_numpy(rows.users), rows.table, torch.from_numpy(rows.items), torch.from_numpy(rows.labels))
 
     def predict(
         self,
@@ -215,6 +227,7 @@ class NCF(NCFAnswers):
     lr: float = 1e-4
     weight_decay: float = 1e-2
     dropout: float = .1
+    history_rank: int = 16                  # see `train_ncf`
     n_members: int = 1                      # trainings, each with a seed of its own
     calibration: str = "temperature"        # one of CALIBRATIONS
     training: NCFTraining = NCFTraining()
@@ -240,7 +253,7 @@ class NCF(NCFAnswers):
         "Train the members and calibrate their mean."
         rows = RatedEmbeddings.of(U, E, Y, items)
         valid = validation_fold(rows.items, self.training.valid_share, rng_for(self.seed, "validation fold of ncf"))
-        sizes = {name: getattr(self, name) for name in ("d", "mlp_layers", "lr", "weight_decay", "dropout")}
+        sizes = {name: getattr(self, name) for name in ("d", "mlp_layers", "lr", "weight_decay", "dropout", "history_rank")}
         runs = [train_ncf(U, rows.table, Y, **sizes, items=rows.items, valid=valid, n_users=n_users, training=self.training, device=device,
                           seed=int(rng_for(self.seed, f"ncf member {member}").integers(2**31))) for member in range(self.n_members)]
         fold, members = rows.select(valid), [run.model for run in runs]
@@ -252,7 +265,7 @@ class NCF(NCFAnswers):
 
     def save(self, path: str | Path) -> Path:
         "Write ensemble and settings to one safetensors file; returns its path."
-        names = ("d", "mlp_layers", "lr", "weight_decay", "dropout", "n_members", "calibration", "seed", "best_val_loss")
+        names = ("d", "mlp_layers", "lr", "weight_decay", "dropout", "history_rank", "n_members", "calibration", "seed", "best_val_loss")
         notes = {name: getattr(self, name) for name in names} | {"training": asdict(self.training)}
         return save_verifier(path, self.trained_ensemble(), notes)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,10 +62,18 @@ class DrawingRecipe(Recipe):
     "How a model that draws is trained; it is judged with so many steps and this guidance."
     n_steps: int = 20
     guidance: float = 4.
+    earlier: "DrawingRecipe | None" = None   # a training whose finished part this one begins with, in place of chance
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.earlier is not None and self.earlier.shape != self.shape:
+            raise ValueError(f"an earlier training must be of the same network: shape is {dict(self.shape)}, earlier.shape is {dict(self.earlier.shape)}")
 
 # %% ../nbs/81d_zoo_training.ipynb #5cd0248e
 _TOY = dict(n_epochs=2, learning_rate=1e-3, optimizer="adamw", clip_norm=1., schedule="cosine", warmup_steps=2, device="cpu")
 _TINY = dict(optimizer="adamw", weight_decay=1e-2, clip_norm=1., schedule="cosine", warmup_steps=100, device="cpu")
+_TOY_SD3 = DrawingRecipe(FitConfig(ema_decay=.9, **_TOY), 32, 8, 4, dict(n_layers=1, n_heads=1, head_dims=16), 2)
+_FIRST_SD3 = DrawingRecipe(FitConfig(n_epochs=18, learning_rate=1.2e-3, ema_decay=.998, checkpoint_steps=192, **_TINY), 24_576, 64, 256)
 RECIPES: dict[str, dict[str, Recipe]] = {
     "clip": {
         "toy": ClipRecipe(FitConfig(**_TOY), 64, 16, 16, dict(embed_dim=32, image_layers=(1, 1, 1, 1), image_width=8, text_layers=2, text_width=32), 2, 64),
@@ -78,8 +86,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "tiny": AutoencoderRecipe(FitConfig(n_epochs=12, learning_rate=2e-3, mixed_precision="bf16", checkpoint_steps=512, **_TINY), 4096, 8, 512,
                                   edge_weight=.5, kl_weight=1e-6)},
     "sd3": {
-        "toy": DrawingRecipe(FitConfig(ema_decay=.9, **_TOY), 32, 8, 4, dict(n_layers=1, n_heads=1, head_dims=16), 2),
-        "tiny": DrawingRecipe(FitConfig(n_epochs=18, learning_rate=1.2e-3, ema_decay=.998, checkpoint_steps=192, **_TINY), 24_576, 64, 256)},
+        "toy": replace(_TOY_SD3, earlier=_TOY_SD3),
+        "tiny": DrawingRecipe(FitConfig(n_epochs=8, learning_rate=1e-3, ema_decay=.999, checkpoint_steps=384, **_TINY), 49_152, 32, 256, earlier=_FIRST_SD3)},
     "sd15": {
         "toy": DrawingRecipe(FitConfig(ema_decay=.9, **_TOY), 32, 8, 4, dict(channels=(8, 16), n_heads=2), 2),
         "tiny": DrawingRecipe(FitConfig(n_epochs=10, learning_rate=1.2e-3, ema_decay=.998, checkpoint_steps=192, **_TINY), 24_576, 64, 256)}}
@@ -160,6 +168,7 @@ class Trained(NamedTuple):
     history: History
     cpu_seconds: float           # of the training
     drawing_seconds: float       # CPU seconds of drawing pictures and encoding them
+    earlier: Mapping[str, Any] | None = None   # the card of the training that this one began with
 
 
 def train_part(
@@ -170,13 +179,17 @@ def train_part(
     run_folder: str | Path,                      # checkpoints and history
     drawing_seconds: float,
     needed: Mapping[str, str | Path] | None = None,  # earlier parts -> their folders
+    begun_from: str | Path | None = None,        # folder of the part that the learner's weights were read from
 ) -> Trained:
     "Train, or go on."
     sources = {name: part_hash(folder, name) for name, folder in (needed or {}).items()}
+    if begun_from is not None:
+        sources["earlier"] = part_hash(begun_from, "earlier")
     claim_run(run_folder, recipe, seed, sources)
     clock = CpuClock()
     history = fit(learner, batches, recipe.fit, seed=seed, before=clock, folder=run_folder)
-    return Trained(recipe, seed, sources, history, clock.total(), drawing_seconds)
+    earlier = None if begun_from is None else read_json(Path(begun_from) / "card.json")
+    return Trained(recipe, seed, sources, history, clock.total(), drawing_seconds, earlier)
 
 
 def ship(
@@ -191,13 +204,14 @@ def ship(
     "Write a part, judge it as it was written, and write its card."
     if not trained.history.is_finished:
         return None
-    recipe, seed = trained.recipe, trained.seed
+    recipe, seed, earlier = trained.recipe, trained.seed, trained.earlier
+    spent = {"training": trained.cpu_seconds, "drawing": trained.drawing_seconds}
     about = {"what": what, "model": model, "n_parameters": sum(parameter.numel() for parameter in learned.parameters()),
              "data": {"bank": {"count": recipe.n_pictures, "seed": seed, "size": 64, "kinds": "training"},
                       "held_out_kinds": len(HELD_OUT_KINDS), "parts": dict(trained.sources)},
              "training": {**asdict(recipe.fit), "seed": seed, "batch_size": recipe.batch_size, "n_steps": trained.history.n_steps,
-                          "loss": float(trained.history.epochs["loss"].iloc[-1])},
-             "cpu_seconds": {"training": round(trained.cpu_seconds, 1), "drawing": round(trained.drawing_seconds, 1)}}
+                          "loss": float(trained.history.epochs["loss"].iloc[-1]), **({"earlier": earlier["training"]} if earlier else {})},
+             "cpu_seconds": {name: round(seconds + (earlier["cpu_seconds"][name] if earlier else 0), 1) for name, seconds in spent.items()}}
     with whole_folder(out) as building:
         save(building)
         judged_on = {"count": recipe.n_judged, "seed": seed, "size": 64, "kinds": "held out"}

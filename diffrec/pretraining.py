@@ -107,7 +107,9 @@ def open_autoencoder(
     folder: str | Path,
 ) -> AutoencoderKL:      # in float32 and evaluation mode
     "The autoencoder of a zoo, without a look at its card."
-    return AutoencoderKL.from_pretrained(folder, dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32).eval()
+    vae.register_to_config(_name_or_path="autoencoder")      # where it lay on this machine is nobody's business, and would be written with it
+    return vae
 
 # %% ../nbs/82d_pretraining.ipynb #ffadf994
 @dataclass(frozen=True, eq=False)

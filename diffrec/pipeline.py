@@ -226,7 +226,7 @@ def prior_steps(
         made = [Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb")] if quick else []
         return [*made, Step("44_evaluate_zoo", f"{report}/report.ipynb", {"name": name, "out": report, **({} if quick else ZOO)})]
     data, priors = f"{folder}/data", f"{folder}/priors"
-    trained = {} if quick else {"settings": "gallery", "fewer_seeds": FEWER_PRIORS, "models": ["prior", *PRIOR["others"], *PRIOR["released"]]}
+    trained = {} if quick else {"settings": "world", "fewer_seeds": FEWER_PRIORS, "models": ["prior", *PRIOR["others"], *PRIOR["released"]]}
     return [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb", {"preset": "toy" if quick else "gallery", "seed": 0 if quick else 1, "out": data}),   # settings were tried on seed 0
             Step("23_train_prior", f"{folder}/23_train_prior.ipynb", {"data": data, "out": priors, **seeds, **trained}),
             Step("42_evaluate_prior", f"{report}/report.ipynb", {"name": name, "data": data, "priors": priors, "out": report, **seeds, **({} if quick else PRIOR)})]

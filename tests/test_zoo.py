@@ -104,3 +104,11 @@ def test_a_changed_part_is_refused(tmp_path: Path):
     weights.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="reader.safetensors"):
         zoo(tmp_path / "zoo").reader
+
+
+def test_sd3_is_a_plain_pipeline():
+    "Called as diffusers' documentation has it, with the 256 tokens of padding of a missing third encoder, it draws what `draw_texts` draws."
+    pipeline, text = zoo("tiny").pipeline("sd3"), "a plain red heart on a white background"
+    ours = draw_texts(pipeline, [text], [7], n_steps=4, guidance=4.)[0].int()
+    plain = pipeline(prompt=text, generator=torch.Generator().manual_seed(7), num_inference_steps=4, guidance_scale=4., output_type="np").images[0]
+    assert (ours - torch.from_numpy((plain * 255).round()).int()).abs().max() <= 2

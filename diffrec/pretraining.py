@@ -241,7 +241,9 @@ def pretrain_sd15(
     autoencoder: str | Path,      # folder of the autoencoder
     reader: str | Path,           # folder of the judge
 ) -> dict[str, Any] | None:       # the card; None if paused
-    "Train the model that follows pictures."
+    "Train the model that follows pictures; raises `ValueError` for a recipe with an earlier training, which only `pretrain_sd3` has."
+    if recipe.earlier is not None:
+        raise ValueError("sd15 is trained from chance: its recipe must not name an earlier training")
     material = prepare(recipe, seed, {"clip": clip, "autoencoder": autoencoder, "reader": reader}, with_images=True)
     tower, image_dims = text_tower(material.clip, material.tokenizer), material.images.shape[1]
     with fixed_chance(seed, "initial unet"):

@@ -107,7 +107,7 @@ def sample_embeddings(
     owners = torch.arange(len(taste.users), device=device).repeat_interleave(n)
     times = time_grid(settings.n_steps, settings.grid, prior.path)
     if prior.prediction_type == "epsilon" and prior.path.signal(times[:1]).item() == 0:
-        times = torch.cat([prior.path.time_at(torch.tensor([FIRST_LOG_SNR], dtype=times.dtype)), times[1:]])
+        times = times * prior.path.time_at(torch.tensor([FIRST_LOG_SNR], dtype=times.dtype))      # all of them, so that a fine grid keeps falling
     parts = []
     for begin in range(0, len(rows), batch_size):
         chance, own = RowChance(seed, rows[begin:begin + batch_size], "embedding"), owners[begin:begin + batch_size]

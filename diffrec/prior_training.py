@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['embedded', 'EmbeddedBatches', 'EmbeddedEpoch', 'Questions', 'fixed_questions', 'answers_errors', 'linear_errors',
-           'errors_by_level', 'PriorRecipe', 'released_recipe', 'train_prior', 'make_prior']
+           'errors_by_level', 'Watch', 'Learned', 'PriorRecipe', 'released_recipe', 'train_prior', 'make_prior',
+           'levels_at_best', 'plot_level_curves']
 
 # %% ../nbs/82e_prior_training.ipynb #0299478d
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from .artifacts import done_once, write_table
@@ -28,6 +31,7 @@ from .generators.prior_files import save_prior
 from .generators.prior_reference import ReferenceConfig, ReferencePrior
 from .generators.tastes import TasteBatch
 from .generators.whitening import Whitening
+from .pictures import new_axes
 from .provenance import source_hash
 from .training.config import FitConfig
 from .training.fit import fit
@@ -134,6 +138,45 @@ def errors_by_level(
     return pd.DataFrame({"log_snr": (edges[:-1] + edges[1:])[np.unique(at)] / 2, "error": grouped.mean().to_numpy(),
                          "stderr": grouped.sem().to_numpy(), "n": grouped.size().to_numpy()})
 
+# %% ../nbs/82e_prior_training.ipynb #c8b8a2a5
+class Watch:
+    "Minus the mean error at fixed questions as a validation score, and the errors by noise level of every epoch that asked; the phase of `fit` by which both survive an interruption."
+
+    def __init__(self, prior: Prior, questions: Questions):
+        self.prior, self.questions = prior, questions
+        self.epoch, self.seen = 0, {}
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        "Note which epoch begins."
+        self.epoch = epoch
+        return {}
+
+    def score(self) -> float:
+        "Ask now."
+        errors = answers_errors(self.prior, self.questions)
+        self.seen[self.epoch] = errors_by_level(errors, self.questions).to_dict("list")
+        return -float(errors.mean())
+
+    def levels(self) -> pd.DataFrame:
+        "Columns epoch, log_snr, error, stderr, n."
+        tables = [pd.DataFrame(found).assign(epoch=epoch) for epoch, found in self.seen.items()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["log_snr", "error", "stderr", "n", "epoch"])
+
+    def state_dict(self) -> dict[str, Any]:
+        "For a checkpoint."
+        return {"epoch": self.epoch, "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        "Go on from a checkpoint."
+        self.epoch, self.seen = state["epoch"], state["seen"]
+
+
+class Learned(NamedTuple):
+    "A trained prior and how it learned."
+    prior: Prior            # with the weights that validation chose
+    history: History
+    levels: pd.DataFrame    # columns epoch, log_snr, error, stderr, n: errors at the fixed questions of every epoch that asked
+
 # %% ../nbs/82e_prior_training.ipynb #5bf5e4ca
 @dataclass(frozen=True)
 class PriorRecipe:
@@ -179,7 +222,7 @@ def train_prior(
     seed: int,
     folder: str | Path | None = None,  # for checkpoints
     n_questions: int = 4096,
-) -> tuple[Prior, History]:            # with the weights that validation chose
+) -> Learned:
     "Train a prior, which comes back on the CPU; the validation score is minus the mean error at fixed questions."
     train = splits["train"]
     check_shape({"I": train.n_items}, table=(table, "I D"))
@@ -189,9 +232,9 @@ def train_prior(
         prior = recipe.build(train.n_users, whitening)
     rows = TasteBatches(train, known, recipe.batch_size, seed, recipe.max_support, recipe.per_user, recipe.threshold)
     asked = fixed_questions(splits["valid"], known, whitened, 0, recipe.max_support, recipe.threshold, n_questions)
-    validate: Callable[[], float] = lambda: -float(answers_errors(prior, asked).mean())
-    history = fit(prior, EmbeddedBatches(rows, whitened), recipe.fit, seed=seed, validate=validate, folder=None if folder is None else Path(folder))
-    return prior.cpu().eval(), history
+    watch = Watch(prior, asked)
+    history = fit(prior, EmbeddedBatches(rows, whitened), recipe.fit, seed=seed, validate=watch.score, before=watch, folder=None if folder is None else Path(folder))
+    return Learned(prior.cpu().eval(), history, watch.levels())
 
 # %% ../nbs/82e_prior_training.ipynb #87baac26
 def make_prior(
@@ -208,12 +251,34 @@ def make_prior(
 
     def make(path: Path) -> None:
         run = folder / "log" / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-        prior, history = train_prior(recipe, splits, table, seed, run)
-        known = RatedPictures.of(splits["train"])
-        asked = fixed_questions(splits["valid"], known, prior.whitening(table), 0, recipe.max_support, recipe.threshold)
-        write_table(folder / "levels.parquet", errors_by_level(answers_errors(prior, asked), asked))
+        prior, history, levels = train_prior(recipe, splits, table, seed, run)
+        write_table(folder / "levels.parquet", levels)
         save_prior(folder / "prior.safetensors", prior, {**made_from, "average_of_weights": recipe.fit.ema_decay is not None})
         write_table(path, history.epochs)
 
     done_once(folder / "epochs.parquet", made_from, make)
     return folder
+
+# %% ../nbs/82e_prior_training.ipynb #6bb2c18e
+def levels_at_best(
+    levels: pd.DataFrame,   # columns of `Watch.levels`, model and seed
+    curves: pd.DataFrame,   # columns epoch, valid, model and seed
+) -> pd.DataFrame:          # the levels of each training's best epoch
+    "Errors by noise level of the epochs that were chosen."
+    judged = curves.dropna(subset="valid")
+    best = judged.loc[judged.groupby(["model", "seed"])["valid"].idxmax(), ["model", "seed", "epoch"]]
+    return levels.merge(best, on=["model", "seed", "epoch"])
+
+
+def plot_level_curves(
+    levels: pd.DataFrame,    # columns of `Watch.levels`, of one model; means are taken over its trainings
+    ax: Axes | None = None,  # where to draw
+) -> Axes:
+    "Each level's error over the epochs, as a share of its first."
+    ax = ax or new_axes(4.4)
+    means = levels.groupby(["log_snr", "epoch"])["error"].mean().unstack("epoch")
+    for place, (level, curve) in enumerate(means.iterrows()):
+        ax.plot(curve.index, curve / curve.iloc[0], color=plt.get_cmap("viridis")(place / max(1, len(means) - 1) * .9), marker="o", markersize=2.5, label=f"{level:.0f}")
+    ax.set(xlabel="epoch", ylabel="error, share of the first")
+    ax.legend(title="log-SNR", fontsize=7, title_fontsize=7)
+    return ax

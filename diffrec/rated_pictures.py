@@ -7,14 +7,18 @@ __all__ = ['SplitSettings', 'RatedSource', 'open_rated_pictures']
 
 # %% ../nbs/82j_rated_pictures.ipynb #cabdac6a
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
 
 from .core import rng_for
 from .data.interactions import Dataset, Interactions, load_dataset
 from .data.preferences import joined, keep_users_with_likes, split_published, split_tastes
 from .data.world_files import load_images
+from .generators.encoders import open_picture
 
 # %% ../nbs/82j_rated_pictures.ipynb #39aae56b
 @dataclass(frozen=True)
@@ -58,6 +62,26 @@ class RatedSource:
     dataset: Dataset
     events: Interactions       # of all its splits together
     pictures: Sequence[Any]    # [I] arrays [S, S, 3] or paths, in the order of the items
+    ids: Sequence[Any]         # [I] by which tables of embeddings know them
+
+    def parted(
+        self,
+        split: SplitSettings,
+    ) -> Dataset:              # people who leave are in no table of it
+        "The same data set with the parts of a split."
+        users = self.dataset.users
+        if split.least_likes:
+            users = users.iloc[keep_users_with_likes(self.events, split.least_likes)[1]].reset_index(drop=True)
+        return replace(self.dataset, splits=split(self.events), users=users)
+
+    def thumbnails(
+        self,
+        rows: Sequence[int],   # [n] of pictures
+        size: int = 64,        # pixels along the side
+    ) -> np.ndarray:           # [n, size, size, 3] uint8
+        "Pictures to be shown; raises `ValueError` naming one that cannot be read."
+        small = [open_picture(self.pictures[row], self.ids[row]).resize((size, size), Image.Resampling.LANCZOS) for row in map(int, rows)]
+        return np.stack([np.asarray(picture) for picture in small]) if small else np.zeros((0, size, size, 3), np.uint8)
 
 
 def open_rated_pictures(
@@ -69,11 +93,12 @@ def open_rated_pictures(
     dataset = load_dataset(folder / "ratings" if files is None else folder)
     events = joined(list(dataset.splits.values()), dataset.name)
     if files is None:
-        return RatedSource(dataset, events, load_images(folder))
+        images = load_images(folder)
+        return RatedSource(dataset, events, images, range(len(images)))
     if "image" not in dataset.items:
         raise ValueError(f"the items of {dataset.name} have no column 'image' that names picture files; they have {list(dataset.items)}")
     paths = [Path(files) / file for file in dataset.items["image"]]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {dataset.name} names {len(paths)} pictures; put them into {files}")
-    return RatedSource(dataset, events, paths)
+    return RatedSource(dataset, events, paths, dataset.items["id"].tolist())

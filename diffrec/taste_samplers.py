@@ -31,6 +31,7 @@ def groups_of_people(
     few: int = 16,                        # likes up to which a person belongs to "few"
     told: int = 16,                       # ratings that must be known of the unseen
     threshold: float = 4.,                # least rating that is a like
+    among: np.ndarray | None = None,      # users who can be judged; None: everybody
 ) -> dict[str, np.ndarray]:               # "few", "many" and perhaps "unseen": users in ascending order
     "Whom to judge; raises `ValueError` naming a group without anybody."
     liked = lambda events: np.bincount(events.users[likes(events, threshold)], minlength=events.n_users)
@@ -40,6 +41,8 @@ def groups_of_people(
         if len(both := np.intersect1d(train.users, support.users)):
             raise ValueError(f"user {both[0]} is among the unseen and has ratings to learn from")
         groups["unseen"] = np.flatnonzero((liked(support) > 0) & (support.user_counts() >= told))
+    if among is not None:
+        groups = {name: np.intersect1d(users, among) for name, users in groups.items()}
     if empty := [name for name, users in groups.items() if not len(users)]:
         raise ValueError(f"nobody is in the group {empty[0]!r}; likes of each reach from {counts.min()} to {counts.max()}")
     return {name: np.sort(rng.permutation(users)[:n_most]) for name, users in groups.items()}

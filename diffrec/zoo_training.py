@@ -74,6 +74,7 @@ _TOY = dict(n_epochs=2, learning_rate=1e-3, optimizer="adamw", clip_norm=1., sch
 _TINY = dict(optimizer="adamw", weight_decay=1e-2, clip_norm=1., schedule="cosine", warmup_steps=100, device="cpu")
 _TOY_SD3 = DrawingRecipe(FitConfig(ema_decay=.9, **_TOY), 32, 8, 4, dict(n_layers=1, n_heads=1, head_dims=16), 2)
 _FIRST_SD3 = DrawingRecipe(FitConfig(n_epochs=18, learning_rate=1.2e-3, ema_decay=.998, checkpoint_steps=192, **_TINY), 24_576, 64, 256)
+_SECOND_SD3 = DrawingRecipe(FitConfig(n_epochs=8, learning_rate=1e-3, ema_decay=.999, checkpoint_steps=384, **_TINY), 49_152, 32, 256, earlier=_FIRST_SD3)
 RECIPES: dict[str, dict[str, Recipe]] = {
     "clip": {
         "toy": ClipRecipe(FitConfig(**_TOY), 64, 16, 16, dict(embed_dim=32, image_layers=(1, 1, 1, 1), image_width=8, text_layers=2, text_width=32), 2, 64),
@@ -87,7 +88,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
                                   edge_weight=.5, kl_weight=1e-6)},
     "sd3": {
         "toy": replace(_TOY_SD3, earlier=_TOY_SD3),
-        "tiny": DrawingRecipe(FitConfig(n_epochs=8, learning_rate=1e-3, ema_decay=.999, checkpoint_steps=384, **_TINY), 49_152, 32, 256, earlier=_FIRST_SD3)},
+        "tiny": DrawingRecipe(FitConfig(n_epochs=7, learning_rate=1e-3, ema_decay=.9995, checkpoint_steps=384, **_TINY), 98_304, 32, 256, earlier=_SECOND_SD3)},
     "sd15": {
         "toy": DrawingRecipe(FitConfig(ema_decay=.9, **_TOY), 32, 8, 4, dict(channels=(8, 16), n_heads=2), 2),
         "tiny": DrawingRecipe(FitConfig(n_epochs=10, learning_rate=1.2e-3, ema_decay=.998, checkpoint_steps=192, **_TINY), 24_576, 64, 256)}}

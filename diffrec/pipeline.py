@@ -127,7 +127,8 @@ SIMULATION = {"models": ["prior_number", "prior_population", "released_whitened"
               "n_draws": 500, "n_resamples": 2000}
 ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_resamples": 2000}
 PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "strengths": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
-            "shares": [0., .25, .5, 1.], "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
+            "shares": [0., .25, .5, 1.], "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "history_rank": 16, "n_members": 3}, "verifier_epochs": 100,
+            "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000, "together_steps": 20,
                    "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 

@@ -118,7 +118,9 @@ def test_a_report_on_priors_shows_every_control(project: Path):
     assert worth["kde"] > worth["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
 
 
-def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path):
+@pytest.fixture(scope="module")
+def flickr(project: Path) -> Path:
+    "A folder with a table of scores, its pictures as files, and the data set made from both, as FLICKR-AES comes."
     run_step(Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"), project, progress=False)                # done already, unless run alone
     ratings, images, home = load_dataset(project / "outputs/toy/data/ratings"), load_images(project / "outputs/toy/data"), project / "outputs/flickr"
     (home / "pictures").mkdir(parents=True)
@@ -127,13 +129,44 @@ def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path):
     lines = [f"worker{user},{item}.png,{value:g}" for part in ratings.splits.values() for user, item, value in zip(part.users, part.items, part.values)]
     (home / "scores.csv").write_text("\n".join(["worker,imagePair,score", *lines]) + "\n")
     save_dataset(import_flickr_aes(home / "scores.csv"), home / "data")
-    step = Step("23_train_prior", "outputs/flickr/23.ipynb", {"data": "outputs/flickr/data", "pictures": "outputs/flickr/pictures", "out": "outputs/flickr/priors", "models": ["prior"],
-                                                              "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}})
+    return home
+
+
+FLICKR = {"data": "outputs/flickr/data", "pictures": "outputs/flickr/pictures", "models": ["prior"]}
+
+
+def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path, flickr: Path):
+    step = Step("23_train_prior", "outputs/flickr/23.ipynb", {**FLICKR, "out": "outputs/flickr/priors", "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}})
     assert run_step(step, project, progress=False)
-    noted = read_json(home / "priors/training.json")
+    noted = read_json(flickr / "priors/training.json")
     assert noted["parameters"]["split"]["kind"] == "published" and noted["data"]["split"] == "published, 3 held out, seed 0, 4 likes"
-    prior, _ = load_prior(home / "priors/prior/seed-0/prior.safetensors")
-    assert 0 < prior.n_users < ratings.n_users                            # those with fewer likes are left out
+    prior, _ = load_prior(flickr / "priors/prior/seed-0/prior.safetensors")
+    everybody = load_dataset(project / "outputs/toy/data/ratings").n_users
+    assert 0 < prior.n_users < everybody                                   # those with fewer likes are left out
+
+
+def test_where_no_truth_is_known_held_out_ratings_judge_priors_and_pictures(project: Path, flickr: Path):
+    assert run_step(Step("23_train_prior", "outputs/flickr/23_apart.ipynb", {**FLICKR, "out": "outputs/flickr/apart", "split": {"share_unseen": .2, "least_likes": 2}}), project, progress=False)
+    told = {"data": FLICKR["data"], "priors": "outputs/flickr/apart"}
+    assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {**told, "name": "judged", "out": "outputs/flickr/judged", "others": []}), project, progress=False)
+    rows = read_rows(flickr / "judged/results.parquet")
+    assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "judge"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
+    assert {"utility", "coverage", "relative_uplift(judge)", "relative_uplift(verifier)", "far", "lonely", "doubt", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
+    worth = rows[(rows["metric"] == "utility") & (rows["slice"] == "many") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
+    assert worth.between(-6, 6).all() and worth.nunique() > 5
+    drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {**told, "name": "drawn", "out": "outputs/flickr/drawn", "models": "tiny", "work": "outputs/flickr/work", "n_people": 1, "n_draws": 1})
+    assert run_step(drawn, project, progress=False)
+    of_pictures = read_rows(flickr / "drawn/results.parquet")
+    assert {"gaussian", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(of_pictures["model"]) and {"kept", "utility", "coverage"} <= set(of_pictures["metric"])
+
+
+def test_a_split_without_strangers_is_judged_too(project: Path, flickr: Path):
+    assert run_step(Step("23_train_prior", "outputs/flickr/23_published.ipynb", {**FLICKR, "out": "outputs/flickr/published", "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}}), project, progress=False)
+    step = Step("42_evaluate_prior", "outputs/flickr/42_published.ipynb", {"data": FLICKR["data"], "priors": "outputs/flickr/published", "name": "published_report", "out": "outputs/flickr/published_report",
+                                                                           "others": [], "verifier": {"n_members": 1, "calibration": "none"}})
+    assert run_step(step, project, progress=False)
+    rows = read_rows(flickr / "published_report/results.parquet")
+    assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "doubt" not in set(rows["metric"])       # one verifier has nobody to disagree with
 
 
 PICTURE_STEPS = report_steps("pictures", quick=True)
@@ -149,7 +182,7 @@ def test_pictures_are_drawn_once_and_kept(project: Path):
     assert run_step(PICTURE_STEPS[-1], project, progress=False)
     assert before == {path: path.stat().st_mtime_ns for path in stores.rglob("*.png")}
     rows = read_rows(project / "outputs/pictures-quick/reports/pictures/results.parquet")
-    assert {"kept", "utility", "coverage", "same_kind"} <= set(rows["metric"]) and {"shuffled", "mean", "kde"} <= set(rows["versus"])
+    assert {"kept", "utility", "coverage", "same_kind"} <= set(rows["metric"]) and {"shuffled", "mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(rows["versus"])
 
 
 def test_every_run_notebook_is_run_by_a_test():

@@ -14,6 +14,8 @@ from diffrec.generators.tiny_clip import load_clip, naming_accuracy
 from diffrec.generators.tiny_sd3 import draw_texts
 from diffrec.generators.tiny_sd15 import draw_embeddings
 from diffrec.generators.zoo import zoo
+from diffrec.sampling.images import DrawingSettings, draw_into
+from diffrec.sampling.picture_store import PictureStore
 from diffrec.zoo_judging import judge_autoencoder, judge_reader, judge_sd3, judge_sd15, judge_sources, judge_texts
 
 shipped = Path(__file__).parent.parent / "data" / "zoo"
@@ -83,6 +85,29 @@ def test_a_picture_does_not_depend_on_its_batch_and_its_prompt_counts():
     together, alone = draw(texts, [3, 4]), draw(texts[1:], [4])
     assert (together[1] - alone[0]).abs().max() <= 1                                  # sums in another order
     assert (draw(texts[:1], [4])[0] - alone[0]).abs().float().mean() > 5
+
+
+def test_with_shipped_weights_a_picture_is_the_same_in_any_company_and_after_an_interruption(tmp_path: Path):
+    pipeline, quick = zoo("tiny").pipeline("sd15"), DrawingSettings(n_steps=3)
+    wanted = torch.nn.functional.normalize(torch.randn(5, 1, 96, generator=torch.Generator().manual_seed(0)), dim=2)
+    people, hashes = list("abcde"), lambda store: store.index().set_index("person")["sha256"].sort_index()
+    whole, other, stopped = (PictureStore(tmp_path / name, {}) for name in ("whole", "other", "stopped"))
+    assert draw_into(whole, pipeline, wanted, people, 0, quick, batch_size=2) == 5
+    draw_into(other, pipeline, wanted[[4, 2, 1]], ["e", "c", "b"], 0, quick, batch_size=2)          # other company, other places, another last call
+    assert hashes(other).to_dict() == hashes(whole)[["b", "c", "e"]].to_dict() and hashes(whole).nunique() == 5
+
+    looks = []
+    def stop_at_the_second_look(pixels):
+        looks.append(len(pixels))
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return pixels.float().mean((1, 2))
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_into(stopped, pipeline, wanted, people, 0, quick, stop_at_the_second_look, batch_size=2)
+    assert len(stopped.index()) == 2
+    assert draw_into(stopped, pipeline, wanted, people, 0, quick, lambda pixels: pixels.float().mean((1, 2)), batch_size=2) == 3
+    assert hashes(stopped).to_dict() == hashes(whole).to_dict()
 
 
 def test_a_picture_and_its_words_are_near_in_the_shipped_encoder():

@@ -64,7 +64,7 @@ def draw_into(
     settings: DrawingSettings = DrawingSettings(),
     look: Callable[[Tensor], Tensor] | None = None,   # pixels [N, S, S, 3] uint8 -> [N, E'] embeddings of what was drawn
     hear: Callable[[Tensor], Tensor] | None = None,   # what the adapter wants of embeddings: see `pipelines.Adapter.heard`
-    batch_size: int = 32,
+    batch_size: int = 8,                     # rows of every call: part of what a picture is, to its last bit
 ) -> int:                                    # how many were drawn now
     "Draw what is not there yet."
     sizes = check_shape({"B": len(people)}, embeddings=(embeddings, "B n E"))
@@ -77,8 +77,10 @@ def draw_into(
             names, numbers = [str(people[row]) for row, _ in part], [number for _, number in part]
             seeds = [picture_seed(seed, name, number) for name, number in zip(names, numbers)]
             asked = torch.stack([embeddings[row, number] for row, number in part])
-            pixels = draw_embeddings(pipeline, asked if hear is None else hear(asked), seeds, settings.prompt, settings.scale, settings.n_steps, settings.guidance,
-                                     batch_size, negative_prompt=[settings.negative_prompt] * len(part))
+            filled = lambda values: [*values, *[values[-1]] * (batch_size - len(part))]         # a call of another size sums in another order
+            heard = torch.stack(filled(list(asked if hear is None else hear(asked))))
+            pixels = draw_embeddings(pipeline, heard, filled(seeds), settings.prompt, settings.scale, settings.n_steps, settings.guidance,
+                                     batch_size, negative_prompt=[settings.negative_prompt] * batch_size)[:len(part)]
             columns: Mapping[str, Sequence] = {"embedding": asked.float().tolist()}
             if look is not None:
                 columns = {**columns, "seen": look(pixels).float().tolist()}

@@ -115,8 +115,8 @@ GRAPH_BENCHMARK = {"data": "outputs/tiktok/data", "systems": {"diffmm": "tiktok_
 GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
                "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
                "near": {"n_modal": 0, "n_walk": 100, "n_popular": 50, "n_neighbours": 50}}
-FEWER_PRIORS = {"prior_number": 1, "prior_population": 1, "released": 1}       # intervals over people alone
-PRIOR = {"others": ["prior_no_lean", "prior_number", "prior_population"], "released": ["released_whitened", "released"], "strengths": [1., 2., 4., 8., 16., 32., 64.],
+FEWER_PRIORS = {"prior_number": 1, "prior_population": 1, "released_scaled": 1}       # intervals over people alone
+PRIOR = {"others": ["prior_no_lean", "prior_number", "prior_population"], "released": ["released_whitened", "released_scaled"], "strengths": [1., 2., 4., 8., 16., 32., 64.],
          "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32, 64],
          "variants": {"late": {"user": 8., "score": 8., "interval": [0., .5]}, "early": {"user": 8., "score": 8., "interval": [.5, 1.]}, "rescaled": {"user": 8., "score": 8., "rescale": .7},
                       "away": {"user": 8., "score": 8., "dislike": 4.}, "user_more": {"user": 8., "score": 2.}, "score_more": {"user": 2., "score": 8.}},

@@ -25,13 +25,13 @@ def prior_recipes(
     released_rows: int | None = 100,  # ratings of a user an epoch, likewise; None: by the square root
     **loop,                # fields of `FitConfig` that differ from the default recipe's
 ) -> dict[str, PriorRecipe]:
-    "A prior, its controls, and the released network in two spaces."
+    "A prior, its controls, and the released network in three spaces."
     base = PriorRecipe()
     recipes = {name: replace(base, shape={**shape, "hears": heard}, fit=replace(base.fit, n_epochs=n_epochs, **loop),
                              max_support=max_support if "history" in heard else 0) for name, heard in HEARD.items()}
     recipes["prior_no_lean"] = replace(recipes["prior"], shape={**recipes["prior"].shape, "leans": False})
     released = released_recipe(released_epochs, released_rate, released_rows, **released_shape)
-    return {**recipes, "released": released, "released_whitened": replace(released, whitening="whiten")}
+    return {**recipes, "released": released, "released_scaled": replace(released, whitening="scale"), "released_whitened": replace(released, whitening="whiten")}
 
 
 _TINY = {"width": 32, "n_blocks": 1, "condition": 32, "history_width": 16, "n_heads": 2}

@@ -134,7 +134,7 @@ class TasteJudge:
 
 # %% ../nbs/82g_taste_judging.ipynb #c03e6c36
 def judge_seen(
-    judge: TasteJudge,
+    judge: TasteJudge,      # or anything with its `kinds` and call, e.g. a `ratings_judging.RatingsJudge`
     users: Sequence[int],   # [B]
     asked: np.ndarray,      # [B, n, D] embeddings that were asked for
     seen: np.ndarray,       # [B, n, D] embeddings of the pictures

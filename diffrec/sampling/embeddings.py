@@ -54,7 +54,7 @@ def taste_of(
 @dataclass(frozen=True)
 class ChainSettings:
     "Steps and solver of a chain."
-    n_steps: int = 10                # 10 calls of the network, 20 with guidance
+    n_steps: int = 10                # of DPM++ 10 calls of the network, 20 with one strength for user and score
     solver: Literal["ancestral", "ddim", "dpm++2m", "euler", "heun"] = "dpm++2m"
     grid: Literal["uniform", "log_snr", "karras"] = "uniform"
     clip: float | None = None    # largest absolute value of a guessed clean number, in whitened space

@@ -185,16 +185,15 @@ def zoo_rows(metric: str, versus: str = "") -> pd.Series:
     return rows[(rows["metric"] == metric) & (rows["versus"] == versus)].set_index(["slice", "model"])["value"]
 
 
-def test_the_small_models_reach_what_was_asked_of_them_and_the_one_that_does_not_says_so():
+def test_the_small_models_reach_what_was_asked_of_them():
     for attribute, bound in {"shape": .80, "hue": .95, "pattern": .85, "background": .95}.items():
         found = zoo_rows(f"{attribute}_accuracy")
         assert found["full", "clip"] >= .90 and found["short", "clip"] >= .90
         assert found["followed", "sd15_adapter"] >= bound > found["followed", "sd15_no_adapter"] + .3 and bound > found["followed", "sd15_adapter_shuffled"] + .3
     outlines, right = zoo_rows("outline_iou"), zoo_rows("all_accuracy")
     assert outlines["followed", "sd15_adapter"] >= .80
-    assert right["described", "sd3"] >= .85 and right["described", "sd3_shuffled"] <= .1 and outlines["described", "sd3"] >= .85
-    notes = (reports / "zoo" / "notes.md").read_text()
-    assert right["described", "sd3"] >= .92 or "**Stable Diffusion 3 does not.**" in notes
+    assert right["described", "sd3"] >= .92 and right["described", "sd3_shuffled"] <= .1 and outlines["described", "sd3"] >= .85
+    assert outlines["general", "sd3"] >= .80 and "**General prompts are half of what was wanted.**" in (reports / "zoo" / "notes.md").read_text()
 
 
 def test_the_default_prior_is_cheap_and_errs_less_and_covers_no_less_on_average_than_the_released_one():

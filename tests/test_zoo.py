@@ -68,12 +68,12 @@ def test_the_adapter_follows_pictures():
 
 
 def test_sd3_draws_texts():
-    "As well as its card says; .92 with all four attributes right was the aim, and the card says that it is missed. The outlines' aim, .85, is met."
+    "As well as its card says, and its card says that it does what was asked for: all four attributes right in .92, outlines that fit by .85."
     family, noted = zoo("tiny"), cards["sd3"]["quality"]["described"]
     found = judge_sd3(family.pipeline("sd3"), family.reader, 64, 4711).quality["described"]
     for attribute, share in noted["right"].items():
         assert found["right"][attribute] >= share - 3 * (share * (1 - share) / 64)**.5 - .01, attribute
-    assert min(found["right"][attribute] for attribute in ("hue", "background", "pattern")) >= .9 and found["outline_iou"] >= .83 and noted["outline_iou"] >= .85
+    assert min(found["right"][attribute] for attribute in ("hue", "background", "pattern")) >= .9 and found["outline_iou"] >= .85 and noted["outline_iou"] >= .85 and noted["right"]["all"] >= .92
     deaf = lambda texts, seeds: draw_texts(family.pipeline("sd3"), [GENERAL[0]] * len(texts), seeds).numpy()
     without = judge_texts(deaf, family.reader, 32, 4711).quality["described"]["right"]        # the same seeds, nothing said
     assert without["all"] <= .1 and all(found["right"][attribute] >= without[attribute] + .25 for attribute in ("hue", "background", "pattern", "shape"))

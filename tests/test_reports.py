@@ -171,7 +171,7 @@ def test_ranking_of_ten_billion_pairs_stays_small():
     assert len(peak) == 1 and peak.iloc[0] < 4096
 
 
-@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks", "world_prior", "simulation"])
+@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks", "world_prior", "world_pictures", "simulation"])
 def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
     record = read_json(reports / name / "config.json")
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0
@@ -263,3 +263,13 @@ def test_the_simulation_reaches_what_can_be_computed():
     guided = [strength for strength in (1.5, 2., 3., 5.) if at("prior_number", strength, "precision")["value"] >= .93]
     assert guided and all(at("prior_number", strength, "network_calls")["value"] <= 20 for strength in (1., *guided))
     assert at("prior_population", 1, "precision")["ci_high"] < .5, "a prior that knows nobody draws what nobody in particular likes"
+
+
+def test_pictures_keep_what_was_asked_for_and_a_mean_is_no_picture():
+    rows = read_rows(reports / "world_pictures" / "results.parquet")
+    seen = rows[(rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
+    assert seen["kept", "prior_8"] >= .9 > .7 > seen["kept", "mean"] and abs(seen["kept", "prompt_alone"]) <= .1
+    paired = rows[(rows["model"] == "prior_8") & (rows["metric"] == "utility") & rows["seed"].isna()].set_index("versus")
+    for control in ("mean", "gaussian", "kde", "shuffled", "score_only", "unconditional", "prompt_alone"):
+        assert paired.loc[control, "ci_low"] > 0, control
+    assert paired.loc["best_of", "ci_high"] < 0                                        # said in the notes, and in the README

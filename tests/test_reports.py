@@ -231,14 +231,24 @@ def test_a_verifier_that_knows_people_chooses_as_well_as_the_prior_draws():
 def test_draws_of_the_prior_are_personal_and_those_of_its_controls_show_why():
     personal = taste_rows("relative_uplift(truth)", "permuted")
     assert all(personal.loc[(group, "prior"), "value"] >= .10 and personal.loc[(group, "prior"), "ci_low"] > 0 for group in ("few", "many", "seen", "unseen"))
-    kept = taste_rows("kept_share", "seen")["value"]
-    assert kept["unseen", "prior"] >= .60 and round(kept["unseen_told16", "prior"], 2) >= .60      # .5998, as its notes say
+    kept = taste_rows("kept_share", "seen")
+    assert kept.loc[("unseen", "prior"), "value"] >= .60 > kept.loc[("unseen_told16", "prior"), "value"] >= .50 and kept.loc[("unseen_told16", "prior"), "ci_high"] > .60      # .60 was asked for at 16, as its notes say
     judged = taste_rows("relative_uplift(verifier)", "permuted")
     assert judged.loc[("few", "prior"), "value"] >= .10 and (judged["ci_low"] > 0).all() and set(judged.index.get_level_values("slice")) == {"few", "many", "unseen"}
+    for group in ("few", "many", "unseen"):
+        assert min(found.loc[(group, "prior_user_more"), "ci_low"] for found in (personal, judged)) >= .10, "the person's guidance stronger than the score's"
     worth = taste_rows("utility", "shuffled").loc[(slice(None), "prior"), "ci_low"]
     assert (worth > 0).all()
     without = taste_rows("utility", "prior").loc[(slice(None), "prior_no_lean"), "ci_high"]
     assert (without < 0).all(), "the lean is what knows people"
+
+
+def test_a_judge_without_the_truth_orders_systems_as_the_truth_does():
+    rows = read_rows(reports / "world_prior" / "results.parquet")
+    agreed = rows[rows["metric"].str.startswith("rank_correlation")]
+    assert len(agreed) == 6 and agreed["value"].min() > .7
+    beside = taste_rows("utility")["value"]
+    assert all(beside[group, "prior"] > beside[group, model] + .2 for group in ("few", "many") for model in ("released_scaled", "released_whitened"))
 
 
 def test_the_verifier_is_calibrated_and_knows_people_by_what_they_rated():

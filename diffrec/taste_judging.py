@@ -200,7 +200,7 @@ def plot_utility_coverage(
     among = [*curves, *points] if among is None else list(among)
     if missing := sorted({*curves, *points} - set(among)):
         raise ValueError(f"{missing} have no place among {among}")
-    look = {name: {"color": f"C{place % 10}", "label": name} for place, name in enumerate(among)}
+    look = {name: {"color": f"C{place}" if place < 10 else ("black", "gold", "0.7")[(place - 10) % 3], "label": name} for place, name in enumerate(among)}
     ax = ax or plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1]
     middle = lambda frame: [(values.mean(), 2 * values.sem()) for values in (by_user(frame, "coverage"), by_user(frame, "utility"))]
     for name, curve in curves.items():

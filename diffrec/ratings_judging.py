@@ -19,11 +19,12 @@ from .core import check_shape
 from .data.interactions import Interactions
 from .data.preferences import joined, likes
 from .evaluation.images import neighbour_radii, unit_rows
+from .taste_judging import LikeTables
 from .verifying import NCF
 
 # %% ../nbs/82k_ratings_judging.ipynb #a446bfbb
 @dataclass(frozen=True, eq=False)
-class RatingsJudge:
+class RatingsJudge(LikeTables):
     "Judges draws by a verifier and by held-out likes, both of real pictures."
     chances: Callable[[np.ndarray], np.ndarray]  # users [B] -> probability that each likes each picture of the pool, [B, P]
     pool: np.ndarray          # [P, D] embeddings of real pictures, P > k
@@ -45,16 +46,6 @@ class RatingsJudge:
         directions = unit_rows(drawn.reshape(-1, sizes["D"]).astype(np.float64) - self.middle, "drawn")
         read = np.concatenate([(directions[start:start + 4096] @ self.directions.T).argmax(1) for start in range(0, len(directions), 4096)])
         return read.reshape(sizes["B"], sizes["n"])
-
-    def like_table(
-        self,
-        users: Sequence[int],   # [B]
-        drawn: np.ndarray,      # [B, n, D] embeddings
-    ) -> np.ndarray:            # [B, B] mean probability that the column's person likes what was drawn for the row's
-        "How likely everybody is to like everybody's draws; the diagonal is one's own."
-        kinds = self.kinds(users, drawn)
-        counts = np.stack([np.bincount(own, minlength=len(self.pool)) for own in kinds])
-        return counts @ self.chances(np.asarray(users)).T / kinds.shape[1]
 
     def __call__(
         self,

@@ -120,17 +120,18 @@ PRIOR = {"others": ["prior_no_lean", "prior_number", "prior_population"], "relea
          "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32, 64],
          "variants": {"late": {"user": 8., "score": 8., "interval": [0., .5]}, "early": {"user": 8., "score": 8., "interval": [.5, 1.]}, "rescaled": {"user": 8., "score": 8., "rescale": .7},
                       "away": {"user": 8., "score": 8., "dislike": 4.}, "user_more": {"user": 8., "score": 2.}, "score_more": {"user": 2., "score": 8.}},
-         "walked": {"released_whitened": [20, 8, 1000], "prior": [20, 8, 1000]}, "least_known": 16, "n_real": 200, "n_tries": 8,
+         "walked": {"released_whitened": [20, 8, 1000], "prior": [20, 8, 1000]}, "stranger_ways": ["user_more"], "least_known": 16, "n_real": 200, "n_tries": 8,
          "verifier": {"n_members": 3, "calibration": "platt"}, "verifier_trials": 24, "verifier_epochs": 200,
          "verifier_space": {"d": [10, 40, 160], "mlp_layers": [[64, 32], [128, 64, 32]], "lr": [3e-4, 1e-3, 3e-3], "weight_decay": [1e-2, 1e-3, 1e-4, 1e-5], "dropout": [.1, .3, .5], "history_rank": [8, 16, 32]}, "n_bank": 6000, "n_resamples": 2000}
 SIMULATION = {"models": ["prior_number", "prior_population", "released_whitened"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
-              "n_draws": 500, "n_resamples": 2000}
-ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_resamples": 2000}
+              "chosen": 2., "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "n_members": 3},
+              "verifier_epochs": 60, "n_draws": 500, "n_resamples": 2000}
+ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_anew": 40, "n_resamples": 2000}
 PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "strengths": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
             "shares": [0., .25, .5, 1.], "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "history_rank": 16, "n_members": 3}, "verifier_epochs": 100,
             "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000, "together_steps": 20,
-                   "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
+                   "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_judged": 210, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 
 # %% ../nbs/87_pipeline.ipynb #b87f41b2
 def classic_steps(

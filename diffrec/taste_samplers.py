@@ -16,8 +16,8 @@ from .core import rng_for
 from .data.interactions import Interactions
 from .data.preferences import RatedPictures, likes
 from .diffusion.guidance import Guidance
-from .evaluation.images import PersonalUplift
 from .evaluation.inference import Estimate, percentile_interval, resampled_counts, seed_weights
+from .evaluation.uplift import PersonalUplift
 from .generators.prior import Prior
 from .generators.taste_controls import TasteSampler
 from .sampling.embeddings import ChainSettings, sample_embeddings, taste_of

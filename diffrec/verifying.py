@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CALIBRATIONS', 'NCF_SPACE', 'RatedEmbeddings', 'validation_fold', 'NCFTraining', 'TrainedNCF', 'row_logits',
            'weighted_log_loss', 'train_ncf', 'NCFAnswers', 'NCF', 'NCFSearch', 'search_ncf', 'taste_scores',
-           'judge_verifier', 'verifier_rows', 'plot_reliability']
+           'judge_verifier', 'verifier_rows']
 
 # %% ../nbs/82c_verifying.ipynb #979fd7cb
 import json
@@ -18,7 +18,6 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from optuna.storages.journal import JournalFileBackend
 from scipy.special import expit, log_expit
 from torch import Tensor, nn
@@ -33,8 +32,6 @@ from .generators.calibration import Calibration, ece, fit_platt, fit_temperature
 from diffrec.generators.verifier import (
     EmbeddingStatistics, Verifier, VerifierConfig, VerifierEnsemble, load_verifier, save_verifier, user_weights,
 )
-from .pictures import new_axes
-from .style import color_of
 from .training.config import FitConfig
 from .training.fit import fit
 from .training.history import History
@@ -391,22 +388,3 @@ def verifier_rows(
     if seeds:
         errors += [{**row, "seed": pd.NA} for row in pd.DataFrame(errors).groupby("model", as_index=False)[["value", "n"]].mean().to_dict("records")]
     return result_rows(pd.concat([plain, taste, proper, result_rows([row | common | {"metric": "ece"} for row in errors])]))
-
-# %% ../nbs/82c_verifying.ipynb #2a3cd38c
-def plot_reliability(
-    tables: pd.DataFrame,    # columns of `reliability_table` and model
-    ax: Axes | None = None,  # where to draw
-) -> Axes:
-    "Seen against said for each model, a point a bin of equal mass with its interval; on the diagonal, said is seen."
-    if missing := [name for name in ("model", "predicted", "observed", "low", "high") if name not in tables]:
-        raise ValueError(f"tables lack the columns {missing}; they have {list(tables.columns)}")
-    ax = ax or new_axes(4.4)
-    ax.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--", gid="diagonal")
-    for model, table in tables.groupby("model", sort=False):
-        color = color_of(model)
-        ax.vlines(table["predicted"], table["low"], table["high"], color=color, alpha=.45, linewidth=1.2)
-        ax.plot(table["predicted"], table["observed"], "o-", color=color, markersize=4.5, markeredgecolor="white", linewidth=1.2,
-                label=model, gid=f"line {model}")
-    ax.set(xlabel="probability that was said", ylabel="share of likes that was seen", xlim=(-.02, 1.02), ylim=(-.02, 1.02), aspect="equal")
-    ax.legend(loc="upper left")
-    return ax

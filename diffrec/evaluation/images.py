@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['BLOCK_CELLS', 'ROUNDING', 'NEAR_END', 'check_embeddings', 'unit_rows', 'neighbour_radii', 'NeighbourMetrics',
            'neighbour_metrics', 'precision_of_sets', 'median_distance', 'mmd', 'kid', 'nearest_distances',
-           'Memorisation', 'memorisation', 'pairwise_diversity', 'vendi_score', 'PersonalUplift', 'table_uplift',
-           'scored_uplift', 'Identification', 'identify_users', 'Retrieval', 'retrieve', 'metrics_by_user',
-           'metric_rows']
+           'Memorisation', 'memorisation', 'pairwise_diversity', 'vendi_score', 'Identification', 'identify_users',
+           'Retrieval', 'retrieve', 'metrics_by_user', 'metric_rows']
 
 # %% ../../nbs/72_evaluation.images.ipynb #a1b5921f
 from collections.abc import Callable, Iterator, Mapping
@@ -229,90 +228,6 @@ def vendi_score(
     shares = np.linalg.svd(rows / len(rows) ** .5, compute_uv=False) ** 2
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-# %% ../../nbs/72_evaluation.images.ipynb #39f77ff7
-class PersonalUplift(NamedTuple):
-    "What it is worth that each user gets their own pictures; see `per_user` for intervals."
-    own: np.ndarray        # [U] mean score of each user's own pictures
-    permuted: np.ndarray   # [U] what the user gives to anybody's pictures, on average over permutations
-    lent: np.ndarray       # [U] what the user's pictures get from anybody, likewise
-    totals: np.ndarray     # [m] mean score over users under each permutation drawn
-
-    @property
-    def uplift(self) -> float:
-        "Mean score of own pictures minus that of permuted ones."
-        return float(self.own.mean() - self.permuted.mean())
-
-    @property
-    def relative(self) -> float:
-        "Uplift as a share of the permuted mean, which must be above 0."
-        if self.permuted.mean() <= 0:
-            raise ValueError(f"a relative uplift needs a mean score above 0 under permutation, got {self.permuted.mean()}")
-        return self.uplift / float(self.permuted.mean())
-
-    @property
-    def per_user(self) -> np.ndarray:
-        "[U] values whose mean is the uplift, to be resampled over users."
-        return self.own - self.permuted - (self.lent - self.lent.mean())
-
-    @property
-    def p_value(self) -> float:
-        "One-sided, in [1 / (m + 1), 1]; totals equal to the real one up to rounding count as reaching it."
-        reached = self.totals >= self.own.mean() - 1e-12 * np.abs(self.own).mean()
-        return float((reached.sum() + 1) / (len(self.totals) + 1))
-
-
-def _permutations(n_users: int, n_permutations: int, rng: np.random.Generator, block_cells: int) -> Iterator[np.ndarray]:
-    "Blocks [b, U] of random permutations."
-    if n_users < 2 or n_permutations < 1:
-        raise ValueError(f"sets change hands among at least 2 users, at least once, got n_users={n_users}, n_permutations={n_permutations}")
-    size = max(1, block_cells // n_users)
-    for start in range(0, n_permutations, size):
-        yield rng.permuted(np.tile(np.arange(n_users), (min(size, n_permutations - start), 1)), axis=1)
-
-# %% ../../nbs/72_evaluation.images.ipynb #aba5e466
-def table_uplift(
-    table: np.ndarray,            # [U, U] mean score of the pictures made for the row's user, by the column's user
-    rng: np.random.Generator,
-    n_permutations: int = 9_999,  # m
-) -> PersonalUplift:
-    "Uplift from the scores of all sets by all users; its value is exact, its p-value is drawn."
-    table = np.asarray(table, np.float64)
-    check_shape(table=(table, "U U"))
-    if not np.isfinite(table).all():
-        row, column = (int(place[0]) for place in np.nonzero(~np.isfinite(table)))
-        raise ValueError(f"table must be finite; pictures of user {row} scored by user {column} are {table[row, column]}")
-    users = np.arange(len(table))
-    totals = [table[sets, users].mean(1) for sets in _permutations(len(table), n_permutations, rng, BLOCK_CELLS)]
-    return PersonalUplift(table.diagonal().copy(), table.mean(0), table.mean(1), np.concatenate(totals))
-
-
-def scored_uplift(
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray],  # whose pictures [B], by which users [B] -> mean scores [B]
-    n_users: int,                 # U; users are numbered from 0
-    rng: np.random.Generator,
-    n_permutations: int = 999,    # m; U * m pairs are scored
-    block_cells: int = 2**14,     # pairs asked for at a time (or U, if that is more)
-) -> PersonalUplift:
-    "Uplift from scores of pairs that are asked for in blocks, with means over the permutations drawn."
-    users = np.arange(n_users)
-    permuted, lent, totals = np.zeros(n_users), np.zeros(n_users), []
-    for sets in _permutations(n_users, n_permutations, rng, block_cells):
-        values = _finite_scores(score, sets.ravel(), np.tile(users, len(sets))).reshape(sets.shape)
-        permuted += values.sum(0)
-        lent += np.bincount(sets.ravel(), values.ravel(), n_users)
-        totals.append(values.mean(1))
-    return PersonalUplift(_finite_scores(score, users, users), permuted / n_permutations, lent / n_permutations, np.concatenate(totals))
-
-
-def _finite_scores(score: Callable, sets: np.ndarray, users: np.ndarray) -> np.ndarray:
-    "Scores [B] as float64; raises `ValueError` naming a pair without one."
-    values = np.asarray(score(sets, users), np.float64)
-    check_shape({"B": len(users)}, scores=(values, "B"))
-    if not np.isfinite(values).all():
-        at = int((~np.isfinite(values)).argmax())
-        raise ValueError(f"scores must be finite; pictures of user {sets[at]} scored by user {users[at]} are {values[at]}")
-    return values
 
 # %% ../../nbs/72_evaluation.images.ipynb #a6366604
 class Identification(NamedTuple):

@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['N_PADDING', 'tiny_transformer', 'RepeatedLastToken', 'repeated_last_token', 'Prompts', 'embed_prompts',
-           'DrawingBatch', 'FlowDrawing', 'sd3_pipeline', 'draw_texts']
+           'DrawingBatch', 'FlowDrawing', 'AncestralFlow', 'sd3_pipeline', 'draw_texts']
 
 # %% ../../nbs/41d_generators.tiny_sd3.ipynb #93ac8b24
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from diffusers.models.attention_processor import Attention
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
@@ -143,6 +145,30 @@ class FlowDrawing(nn.Module):
             said = self.transformer(mixed, encoder_hidden_states=prompts.tokens, pooled_projections=prompts.pooled, timestep=1000 * times).sample
         return F.mse_loss(said, noise - batch.latents)
 
+# %% ../../nbs/41d_generators.tiny_sd3.ipynb #622639c7
+class AncestralFlow(FlowMatchEulerDiscreteScheduler):
+    "diffusers' scheduler with steps that draw the posterior's part of the noise anew, or, with its own setting `stochastic_sampling`, all of it."
+    generators: list[torch.Generator] | None = None   # one for each picture: pipelines hand none to a step
+
+    def step(
+        self,
+        model_output: Tensor,                   # [B, *] the flow's direction, noise minus picture
+        timestep: float | Tensor,
+        sample: Tensor,                         # [B, *]
+        return_dict: bool = True,
+    ) -> tuple[Tensor] | FlowMatchEulerDiscreteSchedulerOutput:
+        "The sample at the next time."
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        now, then = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]
+        guess = sample.float() - now * model_output.float()
+        ratio = 0. if self.config.stochastic_sampling else (1 - now) * then / ((1 - then) * now)
+        anew = then * (1 - torch.as_tensor(ratio)**2).clamp(min=0).sqrt()
+        fresh = randn_tensor(sample.shape, self.generators, sample.device, torch.float32)
+        found = ((1 - then) * guess + (then**2 - anew**2).clamp(min=0).sqrt() * (guess + model_output.float()) + anew * fresh).to(model_output.dtype)
+        self._step_index += 1
+        return FlowMatchEulerDiscreteSchedulerOutput(prev_sample=found) if return_dict else (found,)
+
 # %% ../../nbs/41d_generators.tiny_sd3.ipynb #01900b6d
 def sd3_pipeline(
     transformer: SD3Transformer2DModel,
@@ -163,22 +189,32 @@ def draw_texts(
     n_steps: int = 20,
     guidance: float = 4.,
     batch_size: int = 32,
+    chain: Literal["pipeline", "ancestral", "renewed"] = "pipeline",   # steps of the pipeline's own scheduler, or with a part or all of the noise drawn anew
     **options: Any,                       # further arguments of the pipeline, e.g. negative_prompt
 ) -> Tensor:                              # [N, S, S, 3] uint8
     "Pictures of texts."
     if len(texts) != len(seeds):
         raise ValueError(f"each text needs a seed, got {len(texts)} texts and {len(seeds)} seeds")
+    if chain not in ("pipeline", "ancestral", "renewed"):
+        raise ValueError(f"chain must be 'pipeline', 'ancestral' or 'renewed', got {chain!r}")
     pipeline.set_progress_bar_config(disable=True)
-    lacks_third, made = pipeline.text_encoder_3 is None, []
-    for start in range(0, len(texts), batch_size):
-        part = slice(start, start + batch_size)
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[part]]
-        call = lambda **more: pipeline(prompt=list(texts[part]), generator=generators, num_inference_steps=n_steps, guidance_scale=guidance,
-                                       output_type="pt", **more, **options).images
-        if lacks_third:
-            with repeated_last_token(pipeline.transformer, N_PADDING):
-                images = call(max_sequence_length=1)
-        else:
-            images = call()
-        made.append(to_pixels(images * 2 - 1))
+    lacks_third, made, own = pipeline.text_encoder_3 is None, [], pipeline.scheduler
+    try:
+        if chain != "pipeline":
+            pipeline.scheduler = AncestralFlow.from_config(own.config, stochastic_sampling=chain == "renewed")
+        for start in range(0, len(texts), batch_size):
+            part = slice(start, start + batch_size)
+            generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[part]]
+            if chain != "pipeline":
+                pipeline.scheduler.generators = generators
+            call = lambda **more: pipeline(prompt=list(texts[part]), generator=generators, num_inference_steps=n_steps, guidance_scale=guidance,
+                                           output_type="pt", **more, **options).images
+            if lacks_third:
+                with repeated_last_token(pipeline.transformer, N_PADDING):
+                    images = call(max_sequence_length=1)
+            else:
+                images = call()
+            made.append(to_pixels(images * 2 - 1))
+    finally:
+        pipeline.scheduler = own
     return torch.cat(made)

@@ -5,19 +5,16 @@
 # %% auto #0
 __all__ = ['HABIT', 'user_weights', 'VerifierConfig', 'EmbeddingStatistics', 'check_embeddings', 'RatingSums', 'VerifierNetwork',
            'AskedVerifier', 'Verifier', 'pool_logits', 'Judgement', 'VerifierEnsemble', 'save_verifier',
-           'load_verifier', 'mahalanobis_distance', 'neighbour_distance', 'RealItems']
+           'load_verifier']
 
 # %% ../../nbs/44a_generators.verifier.ipynb #8f43fb05
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.covariance import OAS
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from ..artifacts import read_weights, write_weights
@@ -362,46 +359,3 @@ def load_verifier(
     ensemble = VerifierEnsemble(members, Calibration(*header["calibration"])).to(device)
     ensemble.load_state_dict(weights)
     return ensemble.eval(), header["notes"]
-
-# %% ../../nbs/44a_generators.verifier.ipynb #ab4f254a
-def mahalanobis_distance(
-    real: np.ndarray,  # [n, D] embeddings of training items, each item once
-) -> Callable[[np.ndarray], np.ndarray]:  # embeddings [m, D] -> distances [m]
-    "Distance from the mean of real items in the metric of their shrunk covariance."
-    fitted = OAS().fit(np.asarray(real, np.float64))
-
-    def distance(embeddings: np.ndarray) -> np.ndarray:
-        away = np.asarray(embeddings, np.float64) - fitted.location_
-        return np.sqrt(((away @ fitted.precision_) * away).sum(1))
-
-    return distance
-
-
-def neighbour_distance(
-    real: np.ndarray,  # [n, D] embeddings of training items, each item once
-    k: int = 10,       # which neighbour, >= 1
-) -> Callable[[np.ndarray], np.ndarray]:  # embeddings [m, D] -> distances [m]
-    "Euclidean distance to the k-th nearest real item."
-    if not 1 <= k <= len(real):
-        raise ValueError(f"k must be in [1, {len(real)}], the number of real items; got {k}")
-    fitted = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(real, np.float32))
-    return lambda embeddings: fitted.kneighbors(np.asarray(embeddings, np.float32))[0][:, -1]
-
-
-@dataclass(frozen=True, eq=False)
-class RealItems:
-    "How far out held-out real items lie, and where among them others do."
-    distance: Callable[[np.ndarray], np.ndarray]  # embeddings [m, D] -> distances [m]
-    held_out: np.ndarray                          # [n, D] real items that `distance` has not seen
-
-    def __post_init__(self):
-        object.__setattr__(self, "held_out_distances", np.sort(self.distance(self.held_out)))
-
-    def quantiles(
-        self,
-        embeddings: np.ndarray,  # [m, D]
-    ) -> np.ndarray:             # [m] in [0, 1)
-        "Out-of-distribution scores: the share of held-out real items that lie no farther out."
-        check_embeddings("embeddings", torch.as_tensor(np.asarray(embeddings)), self.held_out.shape[1])
-        below = np.searchsorted(self.held_out_distances, self.distance(embeddings), side="right")
-        return below / (len(self.held_out_distances) + 1)

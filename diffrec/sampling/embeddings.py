@@ -57,7 +57,7 @@ class ChainSettings:
     n_steps: int = 10                # of DPM++ 10 calls of the network, 20 with one strength for user and score
     solver: Literal["ancestral", "ddim", "dpm++2m", "euler", "heun"] = "dpm++2m"
     grid: Literal["uniform", "log_snr", "karras"] = "uniform"
-    clip: float | None = None    # largest absolute value of a guessed clean number, in whitened space
+    clip: float | None = None    # largest absolute value of a guessed clean number, for priors of whitened embeddings; to others it does not apply
 
     def __post_init__(self):
         if self.n_steps < 1:
@@ -108,11 +108,11 @@ def sample_embeddings(
     times = time_grid(settings.n_steps, settings.grid, prior.path)
     if prior.prediction_type == "epsilon" and prior.path.signal(times[:1]).item() == 0:
         times = times * prior.path.time_at(torch.tensor([FIRST_LOG_SNR], dtype=times.dtype))      # all of them, so that a fine grid keeps falling
-    parts = []
+    clip, parts = settings.clip if prior.whitening.kind == "whiten" else None, []
     for begin in range(0, len(rows), batch_size):
         chance, own = RowChance(seed, rows[begin:begin + batch_size], "embedding"), owners[begin:begin + batch_size]
         heard = {name: values[own] for name, values in told.items()}
         ask = lambda name, x, time: prior.answer(x, torch.full((len(x),), time, dtype=torch.float64).to(x), heard[name])
         noise = chance.normal(prior.n_dims, device=device)
-        parts.append(run_chain(guide(ask, guidance), prior.path, prior.prediction_type, noise, times, settings.solver, chance, settings.clip))
+        parts.append(run_chain(guide(ask, guidance), prior.path, prior.prediction_type, noise, times, settings.solver, chance, clip))
     return prior.whitening.inverse(torch.cat(parts)).view(len(taste.users), n, prior.n_dims)

@@ -90,11 +90,14 @@ def judge_draws(
 
 # %% ../nbs/82f_simulation.ipynb #3c85c37e
 def mean_over_trainings(
-    values: Sequence[np.ndarray],   # one array for each training
+    values: Sequence[np.ndarray],   # for each training [G, n]: n values of each of G people
     rng: np.random.Generator,
     n_resamples: int = 2000,
 ) -> Estimate:
-    "The mean of the trainings' means, with an interval over trainings and over the values of each; `n` counts all values."
-    means = np.stack([bootstrap(lambda weights: weights @ own / len(own), len(own), rng, n_resamples) for own in values], 1)
-    draws = (seed_weights(len(values), n_resamples, rng) * means).sum(1)
-    return Estimate(float(np.mean([own.mean() for own in values])), *map(float, percentile_interval(draws)), sum(map(len, values)))
+    "The mean of the trainings' means, with an interval over trainings and over each person's values; `n` counts all values."
+    values = [np.asarray(own, np.float64) for own in values]
+    if any(own.ndim != 2 for own in values):
+        raise ValueError(f"values must be [G, n] for each training, got the shapes {[own.shape for own in values]}")
+    resampled = lambda own: np.mean([bootstrap(lambda weights: weights @ person / len(person), len(person), rng, n_resamples) for person in own], 0)
+    draws = (seed_weights(len(values), n_resamples, rng) * np.stack([resampled(own) for own in values], 1)).sum(1)
+    return Estimate(float(np.mean([own.mean() for own in values])), *map(float, percentile_interval(draws)), sum(own.size for own in values))

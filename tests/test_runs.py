@@ -121,6 +121,19 @@ def test_a_report_on_priors_shows_every_control(project: Path):
     assert len(inside) and inside.between(.02, .9).all()             # pictures of the catalogue lie where pictures lie
 
 
+def test_the_simulation_and_the_zoo_show_every_control(project: Path):
+    for name in ("12_pretrain_zoo", "43_simulate", "44_evaluate_zoo"):
+        run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)      # done already, unless run alone
+    rows = read_rows(project / "outputs/toy/reports/toy_simulation/results.parquet")
+    assert {"mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "shuffled", "likes", "catalogue"} == set(rows["versus"]) - {""}
+    precise = rows[(rows["metric"] == "precision") & (rows["k"] == 25) & (rows["versus"] == "") & (rows["slice"] == "all")].set_index("model")["value"]
+    assert min(precise[["likes", "gaussian", "kde", "retrieval"]]) > precise["catalogue"] + .3       # what knows the person, whatever was trained
+    chains = read_rows(project / "outputs/toy/reports/toy_zoo/results.parquet")
+    varied = chains[chains["metric"] == "shape_variety"].set_index("model")["value"]
+    assert {"sd3", "sd3_long", "sd3_ancestral", "sd3_renewed"} <= set(varied.index) and varied["possible"] > 5 and varied.between(1, 8).all()
+    assert {("sd3_ancestral", "sd3_long"), ("sd3_renewed", "sd3_long")} <= set(map(tuple, chains.loc[chains["metric"] == "mean_outline_iou", ["model", "versus"]].to_numpy()))
+
+
 def test_a_world_whose_people_leave_is_refused(project: Path):
     run_step(Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"), project, progress=False)
     run_step(Step("23_train_prior", "outputs/fewer/23.ipynb", {"out": "outputs/fewer/priors", "models": ["prior"], "split": {"least_likes": 2}}), project, progress=False)

@@ -40,7 +40,7 @@ def neighbour_distance(
     fitted = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(real, np.float32))
     return lambda embeddings: fitted.kneighbors(np.asarray(embeddings, np.float32))[0][:, -1]
 
-
+# %% ../../nbs/44b_generators.outliers.ipynb #50f7c203
 @dataclass(frozen=True, eq=False)
 class RealItems:
     "How far out held-out real items lie, and where among them others do."

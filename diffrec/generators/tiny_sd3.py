@@ -148,16 +148,19 @@ class FlowDrawing(nn.Module):
 # %% ../../nbs/41d_generators.tiny_sd3.ipynb #622639c7
 class AncestralFlow(FlowMatchEulerDiscreteScheduler):
     "diffusers' scheduler with steps that draw the posterior's part of the noise anew, or, with its own setting `stochastic_sampling`, all of it."
-    generators: list[torch.Generator] | None = None   # one for each picture: pipelines hand none to a step
+    generators: torch.Generator | list[torch.Generator] | None = None   # of a batch, or one for each picture: to be set, since pipelines hand none to a step
 
     def step(
         self,
         model_output: Tensor,                   # [B, *] the flow's direction, noise minus picture
         timestep: float | Tensor,
         sample: Tensor,                         # [B, *]
+        *,
         return_dict: bool = True,
     ) -> tuple[Tensor] | FlowMatchEulerDiscreteSchedulerOutput:
-        "The sample at the next time."
+        "The sample at the next time; raises `ValueError` if no generator was set."
+        if self.generators is None:
+            raise ValueError("steps that draw noise need `generators`: set one, or one for each picture")
         if self.step_index is None:
             self._init_step_index(timestep)
         now, then = self.sigmas[self.step_index], self.sigmas[self.step_index + 1]

@@ -196,6 +196,18 @@ def test_the_small_models_reach_what_was_asked_of_them():
     assert outlines["general", "sd3"] >= .80 and "**General prompts are half of what was wanted.**" in (reports / "zoo" / "notes.md").read_text()
 
 
+def test_noise_drawn_anew_cleans_outlines_and_all_of_it_anew_costs_variety():
+    every = read_rows(reports / "zoo" / "results.parquet")
+    beside = every[every["versus"] == "sd3_long"].set_index(["slice", "metric", "model"])
+    for task in ("described", "general"):
+        assert beside.loc[(task, "mean_outline_iou", "sd3_ancestral"), "ci_low"] > 0
+    assert beside.loc[("general", "outline_iou_of_kinds", "sd3_ancestral"), "ci_low"] > 0 and beside.loc[("described", "all_accuracy", "sd3_renewed"), "ci_high"] < 0
+    assert zoo_rows("all_accuracy")["described", "sd3_ancestral"] >= .95 and zoo_rows("outline_iou")["general", "sd3_renewed"] >= .9
+    varied = every[every["metric"].str.endswith("_variety")].set_index(["metric", "model"])
+    assert varied.loc[("pattern_variety", "sd3_renewed"), "ci_high"] < 1.5 and varied.loc[("pattern_variety", "sd3_ancestral"), "ci_low"] > 2.5
+    assert varied.loc[("shape_variety", "sd3_renewed"), "ci_high"] < varied.loc[("shape_variety", "sd3_long"), "ci_low"] < varied.loc[("shape_variety", "sd3_ancestral"), "value"] < varied.loc[("shape_variety", "possible"), "value"]
+
+
 def test_the_default_prior_is_cheap_and_errs_less_and_covers_no_less_on_average_than_the_released_one():
     rows = read_rows(reports / "prior_benchmarks" / "results.parquet")
     cost = rows[(rows["metric"] == "cpu_seconds") & (rows["versus"] == "")].set_index(["dataset", "model"])["value"]
@@ -273,6 +285,14 @@ def test_the_simulation_reaches_what_can_be_computed():
     guided = [strength for strength in (1.5, 2., 3., 5.) if at("prior_number", strength, "precision")["value"] >= .93]
     assert guided and all(at("prior_number", strength, "network_calls")["value"] <= 20 for strength in (1., *guided))
     assert at("prior_population", 1, "precision")["ci_high"] < .5, "a prior that knows nobody draws what nobody in particular likes"
+    every = read_rows(reports / "simulation" / "results.parquet")
+    paired = every[(every["versus"] != "") & (every["metric"].eq("coverage") | every["k"].eq(25))].set_index(["slice", "metric", "versus"])
+    for control in ("mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "shuffled"):
+        assert paired.loc[("strength_1", "coverage", control), "ci_low"] > 0 and paired.loc[("strength_2", "coverage", control), "ci_low"] > 0, control
+    for control in ("gaussian", "kde", "score_only", "unconditional", "shuffled", "catalogue", "likes"):
+        assert paired.loc[("strength_2", "precision", control), "ci_low"] > 0, control
+    for control in ("retrieval", "best_of"):
+        assert -.05 < paired.loc[("strength_2", "precision", control), "value"] < 0 and at("prior_number", 3, "coverage")["value"] > rows.loc[(control, "all" if control == "retrieval" else "strength_2", "coverage"), "value"] + .1, control
 
 
 def test_pictures_keep_what_was_asked_for_and_a_mean_is_no_picture():

@@ -246,6 +246,7 @@ def test_draws_of_the_prior_are_personal_and_those_of_its_controls_show_why():
     assert all(personal.loc[(group, "prior"), "value"] >= .10 and personal.loc[(group, "prior"), "ci_low"] > 0 for group in ("few", "many", "seen", "unseen"))
     kept = taste_rows("kept_share", "seen")
     assert kept.loc[("unseen", "prior"), "value"] >= .60 > kept.loc[("unseen_told16", "prior"), "value"] >= .50 and kept.loc[("unseen_told16", "prior"), "ci_high"] > .60      # .60 was asked for at 16, as its notes say
+    assert kept.loc[("unseen_told16", "prior_user_more"), "value"] >= .60 and taste_rows("kept_share", "seen_alike").loc[("unseen_told16", "prior"), "value"] >= .60
     judged = taste_rows("relative_uplift(verifier)", "permuted")
     assert judged.loc[("few", "prior"), "value"] >= .10 and (judged["ci_low"] > 0).all() and set(judged.index.get_level_values("slice")) == {"few", "many", "unseen"}
     for group in ("few", "many", "unseen"):

@@ -11,7 +11,7 @@ __all__ = ['embedded', 'EmbeddedBatches', 'EmbeddedEpoch', 'Questions', 'fixed_q
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from .generators.prior_reference import ReferenceConfig, ReferencePrior
 from .generators.tastes import TasteBatch
 from .generators.whitening import Whitening
 from .pictures import new_axes
-from .provenance import source_hash
+from .provenance import record_of, source_hash
 from .training.config import FitConfig
 from .training.fit import fit
 from .training.history import History
@@ -247,7 +247,7 @@ def make_prior(
 ) -> Path:                             # the folder, with prior.safetensors, epochs.parquet and levels.parquet
     "Train a prior unless that is done."
     folder = Path(folder)
-    made_from = {"recipe": asdict(recipe), "seed": seed, "sources": sources, "code": source_hash(["diffrec.prior_training"])}
+    made_from = {"recipe": record_of(recipe), "seed": seed, "sources": sources, "code": source_hash(["diffrec.prior_training:train_prior", "diffrec.prior_training:PriorRecipe"])}
 
     def make(path: Path) -> None:
         run = folder / "log" / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]

@@ -47,8 +47,7 @@ class Judging:
 
     def record(self) -> dict[str, Any]:
         "The same as JSON has it, with the hash of the code that judges."
-        code = source_hash(["diffrec.evaluation.protocol", "diffrec.evaluation.ranking"])
-        return json.loads(json.dumps({**asdict(self), "code": code}))
+        return {**json.loads(json.dumps(asdict(self))), "code": source_hash([judge_lists, judged_users, seen_matrix, coverage_at_k, top_k])}
 
 # %% ../nbs/82b_trials.ipynb #070dcc64
 class Trial(NamedTuple):

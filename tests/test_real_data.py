@@ -1,5 +1,6 @@
 """The public data sets, where they are: checksums, safe reading, and the published counts."""
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from diffrec.data.interactions import Dataset, load_dataset, save_dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
 from diffrec.pickles import load_pickle
+from diffrec.recipes import making
+from diffrec.settings import SETTINGS
+from diffrec.trials import Judging, read_header
 
 paths = Paths.find(Path(__file__).parent)
 present = {name for name, source in SOURCES.items() if all((paths.data / file.path).exists() for file in source.files)}
@@ -138,3 +142,24 @@ def test_saved_and_loaded_again(name: str, request: pytest.FixtureRequest, tmp_p
     assert back.summary().loc[list(dataset.splits)].equals(dataset.summary()) and back.source == dataset.source
     for split, events in dataset.splits.items():
         assert np.array_equal(back.splits[split].pair_keys(), events.pair_keys())
+
+
+@needs("tiktok")
+def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
+    "Recipe, data and code of every kept trial are what a training would have today; 162 trials of 48 recipes."
+    folder = paths.root / "outputs" / "reports"
+    kept = {path: read_header(path) for path in sorted(folder.glob("*/trials/*.parquet"))}
+    recipes = {(name, recipe.model): recipe for name, table in SETTINGS.items() for recipe in table}
+    known, stale = {}, []
+    for path, header in kept.items():
+        name, seed = path.stem.rsplit("-seed-", 1)
+        report = path.parent.parent.name
+        recipe = recipes.get((report, name)) or recipes["tiktok", name]
+        if name not in known:
+            known[name] = making(recipe, tiktok, 0)
+        if header["made_from"] != {**known[name], "seed": int(seed)}:
+            stale.append(path.name)
+    judging = {json.dumps(header["judged"], sort_keys=True) for header in kept.values()}
+    again = Judging(slices=("all", "warm", "user_cold", "item_cold")).record()
+    assert not stale and judging == {json.dumps(again, sort_keys=True)}
+    assert (len(kept), len(known)) == (162, 48)

@@ -1,4 +1,4 @@
-"""Every module imports only modules whose notebook has a lower number, so data flows one way."""
+"""The import law: what each part of the package may use, read from the source of every module."""
 import ast
 import re
 from pathlib import Path
@@ -6,14 +6,48 @@ from pathlib import Path
 import pytest
 from nbdev.config import get_config
 
-package = Path(get_config().lib_path)
-sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-number = {path: (int(match[1]), match[2]) for path, text in sources.items()          # 26a comes after 26 and before 27
-          if (match := re.search(r"File to edit: .*?/(\d+)([a-z]?)_", text))}
+config = get_config()
+package, notebooks = Path(config.lib_path), Path(config.nbs_path)
+sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py")) if path.name not in ("__init__.py", "_modidx.py")}
+notebook = {path: path.parent / match[1] for path, text in sources.items() if (match := re.search(r"File to edit: (.*?\.ipynb)", text))}
+
+STUDY = 50        # in a system's folder, lower numbers are networks and mathematics; from here on, the study
+# part -> the other parts that a module of it may use. Tools know no system.
+TOOLS = {
+    "core": set(),
+    "data": {"core"},
+    "world": {"core", "data"},
+    "diffusion": {"core"},
+    "training": {"core"},
+    "evaluation": {"core", "data", "world"},
+    "figures": {"core", "evaluation"},
+    "studies": {"core", "data", "training", "evaluation", "figures"},
+}
+# system -> the parts that its networks may use (below `STUDY`), and the other systems that its study may use
+SYSTEMS = {
+    "recommenders": ({"core", "diffusion"}, set()),
+    "graph_diffusion": ({"core", "diffusion", "recommenders"}, {"recommenders"}),
+    "graph_studies": (set(), {"recommenders", "graph_diffusion"}),       # waits here until recipes and trials are split
+    "image_models": ({"core", "diffusion", "world", "recommenders"}, {"recommenders"}),
+    "priors": ({"core", "diffusion", "recommenders", "evaluation.calibration"}, {"recommenders", "image_models"}),
+}
+
+# Two arrows that point sideways until the studies are split; nothing may be added here.
+PENDING = {("priors.recipes", "graph_studies.settings"), ("priors.verifier", "graph_diffusion.flip_denoiser")}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(package).with_suffix("").parts)
+
+
+def place(path: Path) -> tuple[int, int]:
+    "(number of the part, number of the notebook), from the notebook that a module's header names."
+    part, stem = notebook[path].parent.name, notebook[path].name
+    return int(part.split("_")[0]), int(stem.split("_")[0])
 
 
 def own_imports(path: Path):
-    "Paths of the package's numbered modules that a module imports, relatively or by full name."
+    "Paths of the package's modules that a module imports, relatively or by full name."
     for node in ast.walk(ast.parse(sources[path])):
         if isinstance(node, ast.ImportFrom):
             if node.level:
@@ -28,32 +62,57 @@ def own_imports(path: Path):
             names = [package.parent.joinpath(*alias.name.split(".")) for alias in node.names]
         else:
             continue
-        yield from (name.with_suffix(".py") for name in names if name.with_suffix(".py") in number)
+        yield from (name.with_suffix(".py") for name in names if name.with_suffix(".py") in sources)
 
 
-def test_modules_have_numbers():
-    unnumbered = [path.name for path in sources if path not in number and path.name not in ("__init__.py", "_modidx.py")]
-    assert len(number) > 10 and not unnumbered, unnumbered
+def allowed(path: Path) -> set[str]:
+    "Parts (or single modules) that the law lets a module use."
+    part = path.relative_to(package).parts[0]
+    if part in TOOLS:
+        return TOOLS[part] | {part}
+    if part == "app":
+        return {*TOOLS, *SYSTEMS, "app"}
+    networks, systems = SYSTEMS[part]
+    return ({*TOOLS} | systems if place(path)[1] >= STUDY or part == "graph_studies" else networks) | {part}
 
 
-@pytest.mark.parametrize("path", sorted(number), ids=lambda path: path.stem)
+modules = pytest.mark.parametrize("path", sorted(sources), ids=module_name)
+
+
+@modules
+def test_a_module_names_the_notebook_it_comes_from(path: Path):
+    "Also a module whose notebook was moved away or renamed is seen here; an export alone leaves it in the package."
+    assert path in notebook, f"{path} was not exported from a notebook"
+    where = (path.parent / notebook[path]).resolve()
+    expected = [re.sub(r"^\d+_", "", name) for name in where.relative_to(notebooks.resolve()).with_suffix("").parts]
+    assert where.exists(), f"{module_name(path)}: {notebook[path]} is not there"
+    assert module_name(path).split(".") == expected
+
+
+def test_no_module_is_loose_and_no_number_is_used_twice():
+    loose = [path.name for path in package.glob("*.py") if path.name not in ("__init__.py", "_modidx.py")]
+    assert not loose
+    places = [place(path) for path in sources]
+    assert len(places) > 100 and len(set(places)) == len(places), sorted(one for one in places if places.count(one) > 1)
+    parts = [path.name for path in notebooks.iterdir() if re.match(r"\d", path.name)]
+    assert len({name.split("_")[0] for name in parts}) == len(parts)
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in [*parts, *(path.stem for path in notebooks.glob("[0-9]*/*.ipynb"))])
+
+
+@modules
 def test_imports_point_down(path: Path):
     for target in own_imports(path):
-        assert number[target] < number[path], f"{path.name} ({number[path]}) imports {target.name} ({number[target]})"
+        assert place(target) < place(path), f"{module_name(path)} {place(path)} imports {module_name(target)} {place(target)}"
 
 
-@pytest.mark.parametrize("floor, forbidden", [
-    ("models", ("data", "training", "evaluation")), ("training", ("models", "data", "evaluation")),
-    ("evaluation", ("models", "training")), ("generators", ("data", "training", "evaluation")),
-    ("diffusion", ("data", "models", "generators", "sampling", "training", "evaluation")), ("sampling", ("data", "models", "training", "evaluation"))])
-def test_floors_that_do_not_know_each_other(floor: str, forbidden: tuple[str, ...]):
-    for path in (package / floor).glob("*.py"):
-        if path in number:
-            seen = {target.parent.name for target in own_imports(path)} & set(forbidden)
-            assert not seen, f"{floor}/{path.name} imports {seen}"
+@modules
+def test_the_import_law(path: Path):
+    for target in own_imports(path):
+        name = module_name(target)
+        assert {name, name.split(".")[0]} & allowed(path) or (module_name(path), name) in PENDING, f"{module_name(path)} may not use {name}"
+        assert name.split(".")[-1] != "reports" or name.startswith(("studies.", module_name(path).split(".")[0] + ".")) or path.parent.name == "app"
 
 
 def test_the_library_never_imports_its_build_tools():
     for path, text in sources.items():
-        if path.name != "_modidx.py":
-            assert not re.search(r"^\s*(from|import) (nbdev|fastcore|execnb|pytest)\b", text, re.M), path
+        assert not re.search(r"^\s*(from|import) (nbdev|fastcore|execnb|pytest)\b", text, re.M), path

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from diffrec.data.world import make_world, world_config
-from diffrec.recipes import SELECTIONS, _learn, build, judge, load, train
-from diffrec.settings import recipe_for
+from diffrec.world.world import make_world, world_config
+from diffrec.graph_studies.recipes import SELECTIONS, _learn, build, judge, load, train
+from diffrec.graph_studies.settings import recipe_for
 from test_training import run_script
 
 DRAWN = '''
@@ -17,13 +17,13 @@ DRAWN = '''
 import json, sys
 from pathlib import Path
 import torch
-from diffrec.core import fixed_chance, generator_for
+from diffrec.core.paths import fixed_chance, generator_for
 from diffrec.data.batches import TripletBatches
-from diffrec.data.world import make_world, world_config
-from diffrec.graph_builders import build_turn
-from diffrec.models.row_diffusion import RowDiffusion, RowDiffusionConfig
-from diffrec.recipes import build
-from diffrec.settings import recipe_for
+from diffrec.world.world import make_world, world_config
+from diffrec.graph_diffusion.builders import build_turn
+from diffrec.graph_diffusion.row_diffusion import RowDiffusion, RowDiffusionConfig
+from diffrec.graph_studies.recipes import build
+from diffrec.graph_studies.settings import recipe_for
 from diffrec.training.alternation import over_users
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit

@@ -16,7 +16,7 @@ def test_there_are_notebooks():
     assert len(library) > 10, "the glob for library notebooks found almost nothing"
 
 
-@pytest.mark.parametrize("notebook", library, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", library, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_notebook(notebook: Path):
     run = subprocess.run([nbdev_test, "--path", notebook, "--n_workers", "0"], cwd=config.config_path,
                          capture_output=True, text=True, timeout=600)

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 
 from diffrec.data.graphs import bipartite_adjacency
-from diffrec.models.lightgcn import LightGCN
+from diffrec.recommenders.lightgcn import LightGCN
 
 
 def random_interactions(n_users=300, n_items=200, density=.02, seed=0):

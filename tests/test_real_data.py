@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffrec.core import Paths
+from diffrec.core.paths import Paths
 from diffrec.data.interactions import Dataset, load_dataset, save_dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
-from diffrec.pickles import load_pickle
-from diffrec.recipes import making
-from diffrec.settings import SETTINGS
-from diffrec.trials import Judging, read_header
+from diffrec.core.pickles import load_pickle
+from diffrec.graph_studies.recipes import making
+from diffrec.graph_studies.settings import SETTINGS
+from diffrec.graph_studies.trials import Judging, read_header
 
 paths = Paths.find(Path(__file__).parent)
 present = {name for name, source in SOURCES.items() if all((paths.data / file.path).exists() for file in source.files)}

@@ -4,10 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffrec.artifacts import read_json, read_rows
-from diffrec.graph_builders import ABLATIONS, CONTROL_KINDS
-from diffrec.settings import CONTROLS
-from diffrec.trials import read_trial
+from diffrec.core.artifacts import read_json, read_rows
+from diffrec.graph_diffusion.builders import ABLATIONS, CONTROL_KINDS
+from diffrec.graph_studies.settings import CONTROLS
+from diffrec.graph_studies.trials import read_trial
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
 

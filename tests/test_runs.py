@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrec.artifacts import read_json, read_rows
+from diffrec.core.artifacts import read_json, read_rows
 from diffrec.data.interactions import load_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
-from diffrec.data.world_files import load_images
-from diffrec.generators.prior_files import load_prior
-from diffrec.pipeline import Step, make_report, report_steps, run_step, run_steps
+from diffrec.world.files import load_images
+from diffrec.priors.files import load_prior
+from diffrec.app.pipeline import Step, make_report, report_steps, run_step, run_steps
 
 root = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("runs")

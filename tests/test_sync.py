@@ -52,7 +52,7 @@ def test_dependency_imports(requirement: str):
 notebooks = sorted((root / "nbs").rglob("*.ipynb"))
 
 
-@pytest.mark.parametrize("notebook", notebooks, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", notebooks, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_notebook_keeps_the_house_rules(notebook: Path):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]

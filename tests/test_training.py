@@ -1,6 +1,6 @@
 """Training with real processes: killed in the middle of a save, and shared between two.
 
-The lessons of `50_training.fit` simulate interruptions within one process; here the processes are real. Each script
+The lessons of `20_training/50_fit` simulate interruptions within one process; here the processes are real. Each script
 below runs in a process of its own, so nothing of it leaks into the other tests.
 """
 import json
@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
-from diffrec.checkpoints import latest_checkpoint, load_checkpoint, pack_state
-from diffrec.core import rng_for, seed_everything
+from diffrec.core.checkpoints import latest_checkpoint, load_checkpoint, pack_state
+from diffrec.core.paths import rng_for, seed_everything
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
 
@@ -143,8 +143,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from diffrec.contracts import Triplets, bpr_loss
-from diffrec.core import rng_for
+from diffrec.core.contracts import Triplets, bpr_loss
+from diffrec.core.paths import rng_for
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
 from diffrec.training.processes import current_process, gather_parts, gather_rows, users_of_process

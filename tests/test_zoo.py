@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from diffrec.artifacts import read_json
-from diffrec.data.picture_bank import GENERAL, WORDINGS, make_bank
-from diffrec.describing import fill_wordings
-from diffrec.generators.tiny_clip import load_clip, naming_accuracy
-from diffrec.generators.tiny_sd3 import draw_texts
-from diffrec.generators.tiny_sd15 import draw_embeddings
-from diffrec.generators.zoo import zoo
-from diffrec.sampling.images import DrawingSettings, draw_into
-from diffrec.sampling.picture_store import PictureStore
-from diffrec.zoo_judging import judge_autoencoder, judge_reader, judge_sd3, judge_sd15, judge_sources, judge_texts
+from diffrec.core.artifacts import read_json
+from diffrec.world.picture_bank import GENERAL, WORDINGS, make_bank
+from diffrec.world.captions import fill_wordings
+from diffrec.image_models.clip import load_clip, naming_accuracy
+from diffrec.image_models.sd3 import draw_texts
+from diffrec.image_models.sd15 import draw_embeddings
+from diffrec.image_models.zoo import zoo
+from diffrec.image_models.drawing import DrawingSettings, draw_into
+from diffrec.image_models.picture_store import PictureStore
+from diffrec.image_models.evaluation import judge_autoencoder, judge_reader, judge_sd3, judge_sd15, judge_sources, judge_texts
 
 shipped = Path(__file__).parent.parent / "data" / "zoo"
 cards = {path.parent.name: read_json(path) for path in sorted(shipped.glob("*/card.json"))}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffrec.world.world import make_world, world_config
-from diffrec.graph_studies.recipes import SELECTIONS, _learn, build, judge, load, train
+from diffrec.graph_studies.recipes import SELECTIONS, _learn, build, load, selection_metric, train
 from diffrec.graph_studies.settings import recipe_for
 from test_training import run_script
 
@@ -17,7 +17,7 @@ DRAWN = '''
 import json, sys
 from pathlib import Path
 import torch
-from diffrec.core.paths import fixed_chance, generator_for
+from diffrec.core.paths import fixed_seed, generator_for
 from diffrec.data.batches import TripletBatches
 from diffrec.world.world import make_world, world_config
 from diffrec.graph_diffusion.builders import build_turn
@@ -32,13 +32,13 @@ from diffrec.training.processes import current_process, gather_parts
 folder, place = Path(sys.argv[1]), current_process("cpu")
 data = make_world(world_config("toy", seed=0)).dataset()
 interactions = data.train.matrix()
-with fixed_chance(0, "generator"):
+with fixed_seed(0, "generator"):
     generator = RowDiffusion(interactions, 2, RowDiffusionConfig(hidden=(8,), n_edges=2, sample_noise=True, mode="faithful")).eval()
 drawn = over_users(generator.generate, data.n_users, 7, 0, "edges")
 result = {"place": [place.rank, place.n_processes], "targets": drawn.targets.tolist(), "weights": drawn.weights.tolist()}
 recipe = recipe_for("toy_diffmm", "diffmm")
 model = build(recipe, data, 0)
-with fixed_chance(0, "turn"):
+with fixed_seed(0, "turn"):
     turn = build_turn(model, recipe.edges, data, interactions, 0)
 config = FitConfig(n_epochs=2, learning_rate=.01, device="cpu")
 history = fit(model, TripletBatches(data.train, 128, seed=0), config, seed=0, before=turn)
@@ -81,18 +81,18 @@ def data():
 def test_an_interrupted_run_ends_like_a_whole_one(settings: str, model: str, data, tmp_path: Path):
     "Edges, weights of both learners and the history: bit for bit."
     recipe = recipe_for(settings, model)
-    judges = {name: judge(data, split) for name, split in SELECTIONS.items()}
-    whole_epochs, whole = _learn(recipe, data, 0, judges, tmp_path / "whole")
+    metrics = {name: selection_metric(data, split) for name, split in SELECTIONS.items()}
+    whole_epochs, whole = _learn(recipe, data, 0, metrics, tmp_path / "whole")
     calls = iter(range(100))
 
     def breaking(model):
         if next(calls) == 1:
             raise KeyboardInterrupt
-        return judges["valid"](model)
+        return metrics["valid"](model)
 
     with pytest.raises(KeyboardInterrupt):
-        _learn(recipe, data, 0, {**judges, "valid": breaking}, tmp_path / "broken")
-    again_epochs, again = _learn(recipe, data, 0, judges, tmp_path / "broken")
+        _learn(recipe, data, 0, {**metrics, "valid": breaking}, tmp_path / "broken")
+    again_epochs, again = _learn(recipe, data, 0, metrics, tmp_path / "broken")
     for selection in SELECTIONS:
         for name, values in whole[selection][0].items():
             assert torch.equal(again[selection][0][name], values), (selection, name)
@@ -107,7 +107,7 @@ def test_a_trained_model_comes_back_with_its_edges(settings: str, model: str, da
     scores = trained.scorer()(torch.arange(4))
     assert torch.isfinite(scores).all()
     assert (trained.edge_targets >= 0).any().item() == (recipe.edges["kind"] != "none")
-    assert judge(data, "valid")(trained) == pytest.approx(
+    assert selection_metric(data, "valid")(trained) == pytest.approx(
         pd.read_parquet(tmp_path / model / "seed-0" / "epochs.parquet")["valid"].max(), abs=1e-9)
 
 

@@ -12,9 +12,9 @@ from diffrec.data.interactions import Dataset, load_dataset, save_dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
 from diffrec.core.pickles import load_pickle
-from diffrec.graph_studies.recipes import making
+from diffrec.graph_studies.recipes import made_from
 from diffrec.graph_studies.settings import SETTINGS
-from diffrec.graph_studies.trials import Judging, read_header
+from diffrec.graph_studies.trials import Evaluation, read_header
 
 paths = Paths.find(Path(__file__).parent)
 present = {name for name, source in SOURCES.items() if all((paths.data / file.path).exists() for file in source.files)}
@@ -156,10 +156,10 @@ def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
         report = path.parent.parent.name
         recipe = recipes.get((report, name)) or recipes["tiktok", name]
         if name not in known:
-            known[name] = making(recipe, tiktok, 0)
+            known[name] = made_from(recipe, tiktok, 0)
         if header["made_from"] != {**known[name], "seed": int(seed)}:
             stale.append(path.name)
-    judging = {json.dumps(header["judged"], sort_keys=True) for header in kept.values()}
-    again = Judging(slices=("all", "warm", "user_cold", "item_cold")).record()
-    assert not stale and judging == {json.dumps(again, sort_keys=True)}
+    evaluations = {json.dumps(header["evaluated"], sort_keys=True) for header in kept.values()}
+    again = Evaluation(slices=("all", "warm", "user_cold", "item_cold")).record()
+    assert not stale and evaluations == {json.dumps(again, sort_keys=True)}
     assert (len(kept), len(known)) == (162, 48)

@@ -32,7 +32,7 @@ def test_ml1m_reaches_the_measured_floors():
     auc, uauc = over_seeds("ml-1m", "auc")["value"], over_seeds("ml-1m", "uauc")["value"]
     assert auc["mf"] == pytest.approx(.648, abs=.010) and uauc["mf"] == pytest.approx(.637, abs=.012)
     assert auc["mf_bias"] >= .715
-    assert auc["prior"] == pytest.approx(.7335, abs=.004) and uauc["prior"] == pytest.approx(.6786, abs=.004)
+    assert auc["like_rate"] == pytest.approx(.7335, abs=.004) and uauc["like_rate"] == pytest.approx(.6786, abs=.004)
     seeds = by_seed("ml-1m", "auc", "mf")
     assert len(seeds) >= 3 and seeds.min() > .60, "a seed has collapsed"
 
@@ -245,15 +245,15 @@ def test_draws_of_the_prior_are_personal_and_those_of_its_controls_show_why():
     personal = taste_rows("relative_uplift(truth)", "permuted")
     assert all(personal.loc[(group, "prior"), "value"] >= .10 and personal.loc[(group, "prior"), "ci_low"] > 0 for group in ("few", "many", "seen", "unseen"))
     kept = taste_rows("kept_share", "seen")
-    assert kept.loc[("unseen", "prior"), "value"] >= .60 > kept.loc[("unseen_told16", "prior"), "value"] >= .50 and kept.loc[("unseen_told16", "prior"), "ci_high"] > .60      # .60 was asked for at 16, as its notes say
-    assert kept.loc[("unseen_told16", "prior_user_more"), "value"] >= .60 and taste_rows("kept_share", "seen_alike").loc[("unseen_told16", "prior"), "value"] >= .60
+    assert kept.loc[("unseen", "prior"), "value"] >= .60 > kept.loc[("unseen_support16", "prior"), "value"] >= .50 and kept.loc[("unseen_support16", "prior"), "ci_high"] > .60      # .60 was asked for at 16, as its notes say
+    assert kept.loc[("unseen_support16", "prior_user_more"), "value"] >= .60 and taste_rows("kept_share", "seen_alike").loc[("unseen_support16", "prior"), "value"] >= .60
     judged = taste_rows("relative_uplift(verifier)", "permuted")
     assert judged.loc[("few", "prior"), "value"] >= .10 and (judged["ci_low"] > 0).all() and set(judged.index.get_level_values("slice")) == {"few", "many", "unseen"}
     for group in ("few", "many", "unseen"):
         assert min(found.loc[(group, "prior_user_more"), "ci_low"] for found in (personal, judged)) >= .10, "the person's guidance stronger than the score's"
-    worth = taste_rows("utility", "shuffled").loc[(slice(None), "prior"), "ci_low"]
-    assert (worth > 0).all()
-    without = taste_rows("utility", "prior").loc[(slice(None), "prior_no_lean"), "ci_high"]
+    utility = taste_rows("utility", "shuffled").loc[(slice(None), "prior"), "ci_low"]
+    assert (utility > 0).all()
+    without = taste_rows("utility", "prior").loc[(slice(None), "prior_no_direction"), "ci_high"]
     assert (without < 0).all(), "the lean is what knows people"
 
 
@@ -267,34 +267,34 @@ def test_a_judge_without_the_truth_orders_systems_as_the_truth_does():
 
 def test_the_verifier_is_calibrated_and_knows_people_by_what_they_rated():
     assert taste_rows("ece").loc[("all", "verifier"), "value"] <= .03
-    for metric in ("auc", "uauc", "taste(uauc)"):
+    for metric in ("auc", "uauc", "preference(uauc)"):
         row = taste_rows(metric).loc[("all", "verifier")]
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
-    taste = taste_rows("taste(uauc)")
-    assert taste.loc[("all", "verifier"), "ci_low"] > .6 and taste.loc[("unseen", "verifier"), "ci_low"] > .55
-    assert taste.loc[("all", "verifier_published"), "ci_high"] < taste.loc[("all", "verifier"), "ci_low"] < taste.loc[("all", "oracle"), "value"]
-    assert taste_rows("taste(uauc)", "verifier_shuffled").loc[("all", "verifier"), "ci_low"] > .05
-    assert taste_rows("taste(uauc)", "verifier").loc[("all", "verifier_numbers"), "ci_high"] < 0, "without histories it knows less of people"
+    condition = taste_rows("preference(uauc)")
+    assert condition.loc[("all", "verifier"), "ci_low"] > .6 and condition.loc[("unseen", "verifier"), "ci_low"] > .55
+    assert condition.loc[("all", "verifier_published"), "ci_high"] < condition.loc[("all", "verifier"), "ci_low"] < condition.loc[("all", "oracle"), "value"]
+    assert taste_rows("preference(uauc)", "verifier_shuffled").loc[("all", "verifier"), "ci_low"] > .05
+    assert taste_rows("preference(uauc)", "verifier").loc[("all", "verifier_user_ids"), "ci_high"] < 0, "without histories it knows less of people"
 
 
 def test_the_simulation_reaches_what_can_be_computed():
     rows = read_rows(reports / "simulation" / "results.parquet")
     perfect = rows.loc[rows["metric"] == "perfect", "value"].iloc[0]
     rows = rows[(rows["versus"] == "") & ~((rows["metric"] == "precision") & (rows["k"] != 25))].set_index(["model", "slice", "metric"])     # of neighbours there is a precision too
-    at = lambda model, strength, metric: rows.loc[(model, f"strength_{strength:g}", metric)]
+    at = lambda model, guidance_scale, metric: rows.loc[(model, f"guidance_{guidance_scale:g}", metric)]
     assert perfect == pytest.approx(.795, abs=.001)
-    assert at("prior_number", 1, "precision")["value"] == pytest.approx(perfect, abs=.02) and at("prior_number", 1, "coverage")["value"] >= .85
-    guided = [strength for strength in (1.5, 2., 3., 5.) if at("prior_number", strength, "precision")["value"] >= .93]
-    assert guided and all(at("prior_number", strength, "network_calls")["value"] <= 20 for strength in (1., *guided))
+    assert at("prior_user_id", 1, "precision")["value"] == pytest.approx(perfect, abs=.02) and at("prior_user_id", 1, "coverage")["value"] >= .85
+    guided = [guidance_scale for guidance_scale in (1.5, 2., 3., 5.) if at("prior_user_id", guidance_scale, "precision")["value"] >= .93]
+    assert guided and all(at("prior_user_id", guidance_scale, "network_calls")["value"] <= 20 for guidance_scale in (1., *guided))
     assert at("prior_population", 1, "precision")["ci_high"] < .5, "a prior that knows nobody draws what nobody in particular likes"
     every = read_rows(reports / "simulation" / "results.parquet")
     paired = every[(every["versus"] != "") & (every["metric"].eq("coverage") | every["k"].eq(25))].set_index(["slice", "metric", "versus"])
     for control in ("mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "shuffled"):
-        assert paired.loc[("strength_1", "coverage", control), "ci_low"] > 0 and paired.loc[("strength_2", "coverage", control), "ci_low"] > 0, control
+        assert paired.loc[("guidance_1", "coverage", control), "ci_low"] > 0 and paired.loc[("guidance_2", "coverage", control), "ci_low"] > 0, control
     for control in ("gaussian", "kde", "score_only", "unconditional", "shuffled", "catalogue", "likes"):
-        assert paired.loc[("strength_2", "precision", control), "ci_low"] > 0, control
+        assert paired.loc[("guidance_2", "precision", control), "ci_low"] > 0, control
     for control in ("retrieval", "best_of"):
-        assert -.05 < paired.loc[("strength_2", "precision", control), "value"] < 0 and at("prior_number", 3, "coverage")["value"] > rows.loc[(control, "all" if control == "retrieval" else "strength_2", "coverage"), "value"] + .1, control
+        assert -.05 < paired.loc[("guidance_2", "precision", control), "value"] < 0 and at("prior_user_id", 3, "coverage")["value"] > rows.loc[(control, "all" if control == "retrieval" else "guidance_2", "coverage"), "value"] + .1, control
 
 
 def test_pictures_keep_what_was_asked_for_and_a_mean_is_no_picture():

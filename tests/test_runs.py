@@ -114,10 +114,10 @@ def test_a_report_on_priors_shows_every_control(project: Path):
     matched = rows[rows["metric"] == "utility_at_coverage"]
     assert {"mean", "gaussian", "kde", "retrieval"} <= set(matched["versus"]) and (matched["ci_low"] <= matched["value"]).all()
     assert {"few", "many", "unseen"} <= set(rows["slice"])
-    worth = rows[(rows["metric"] == "utility") & (rows["slice"] == "few") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
-    assert worth["kde"] > worth["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
+    utility = rows[(rows["metric"] == "utility") & (rows["slice"] == "few") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
+    assert utility["kde"] > utility["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
     assert {"rank_correlation(utility)", "rank_correlation(coverage)", "relative_uplift(truth)"} <= set(rows["metric"])       # how far a judge without the truth could be trusted
-    inside = rows[rows["metric"].isin(["far", "lonely"]) & (rows["model"] == "retrieval") & rows["seed"].isna()]["value"]
+    inside = rows[rows["metric"].isin(["outlier_quantile", "isolation_quantile"]) & (rows["model"] == "retrieval") & rows["seed"].isna()]["value"]
     assert len(inside) and inside.between(.02, .9).all()             # pictures of the catalogue lie where pictures lie
 
 
@@ -174,7 +174,7 @@ def test_where_no_truth_is_known_held_out_ratings_judge_priors_and_pictures(proj
     assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {**told, "name": "judged", "out": "outputs/flickr/judged", "others": []}), project, progress=False)
     rows = read_rows(flickr / "judged/results.parquet")
     assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "judge"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
-    assert {"utility", "coverage", "relative_uplift(judge)", "relative_uplift(verifier)", "far", "lonely", "doubt", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
+    assert {"utility", "coverage", "relative_uplift(judge)", "relative_uplift(verifier)", "outlier_quantile", "isolation_quantile", "disagreement", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
     of_many = rows[(rows["slice"] == "many") & (rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
     assert of_many["kinds", "mean"] == 1 < of_many["kinds", "gaussian"] and of_many["coverage", "mean"] < of_many["coverage", "gaussian"]        # a mean is read as one picture
     drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {**told, "name": "drawn", "out": "outputs/flickr/drawn", "models": "tiny", "work": "outputs/flickr/work", "n_people": 1, "n_draws": 1})
@@ -189,7 +189,7 @@ def test_a_split_without_strangers_is_judged_too(project: Path, flickr: Path):
                                                                            "others": [], "verifier": {"n_members": 1, "calibration": "none"}})
     assert run_step(step, project, progress=False)
     rows = read_rows(flickr / "published_report/results.parquet")
-    assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "doubt" not in set(rows["metric"])       # one verifier has nobody to disagree with
+    assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "disagreement" not in set(rows["metric"])       # one verifier has nobody to disagree with
 
 
 PICTURE_STEPS = report_steps("pictures", quick=True)

@@ -16,14 +16,14 @@ from diffrec.image_models.sd15 import draw_embeddings
 from diffrec.image_models.zoo import zoo
 from diffrec.image_models.drawing import DrawingSettings, draw_into
 from diffrec.image_models.picture_store import PictureStore
-from diffrec.image_models.evaluation import judge_autoencoder, judge_reader, judge_sd3, judge_sd15, judge_sources, judge_texts
+from diffrec.image_models.evaluation import evaluate_autoencoder, evaluate_classifier, evaluate_sd3, evaluate_sd15, evaluate_sources, evaluate_texts
 
 shipped = Path(__file__).parent.parent / "data" / "zoo"
 cards = {path.parent.name: read_json(path) for path in sorted(shipped.glob("*/card.json"))}
 
 
 def test_the_zoo_is_small_and_every_part_says_what_it_is():
-    assert set(cards) == {"clip", "reader", "autoencoder", "sd3", "sd15"}
+    assert set(cards) == {"clip", "classifier", "autoencoder", "sd3", "sd15"}
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) <= 20e6
     for card in cards.values():
         assert card["what"] and card["quality"] and card["training"]["seed"] == 0 and card["cpu_seconds"]["training"] > 0
@@ -42,14 +42,14 @@ def test_clip_names_what_it_never_saw():
 
 
 def test_the_reader_reads_what_it_never_saw():
-    found = judge_reader(zoo("tiny").reader, 400, 4711)
+    found = evaluate_classifier(zoo("tiny").classifier, 400, 4711)
     assert found["clear"]["all"] >= .98 and found["spoiled"]["all"] >= .95
-    assert found["clear"]["all"] == pytest.approx(cards["reader"]["quality"]["clear"]["all"], abs=.03)
+    assert found["clear"]["all"] == pytest.approx(cards["classifier"]["quality"]["clear"]["all"], abs=.03)
 
 
 def test_the_autoencoder_gives_back_what_it_never_saw():
     family = zoo("tiny")
-    found = judge_autoencoder(family.autoencoder, family.reader, 96, 4711).quality
+    found = evaluate_autoencoder(family.autoencoder, family.classifier, 96, 4711).quality
     assert found["psnr"]["mean"] >= 30 and found["followed"]["right"]["all"] >= .95 and found["followed"]["outline_iou"] >= .95
     assert found["psnr"]["mean"] == pytest.approx(cards["autoencoder"]["quality"]["psnr"]["mean"], abs=1.)
 
@@ -57,12 +57,12 @@ def test_the_autoencoder_gives_back_what_it_never_saw():
 def test_the_adapter_follows_pictures():
     family = zoo("tiny")
     clip, _ = load_clip(family.encoder_folder)
-    right = judge_sd15(family.pipeline("sd15"), clip, family.reader, 48, 4711).quality["followed"]
+    right = evaluate_sd15(family.pipeline("sd15"), clip, family.classifier, 48, 4711).quality["followed"]
     for attribute, bound in {"hue": .95, "background": .95, "pattern": .85, "shape": .80}.items():
         assert right["right"][attribute] >= bound - 3 * (bound * (1 - bound) / 48)**.5, attribute
     assert right["outline_iou"] >= .80
     deaf = lambda pixels, seeds: draw_embeddings(family.pipeline("sd15"), torch.zeros(len(pixels), 96), seeds, GENERAL[0], 0.).numpy()
-    without = judge_sources(deaf, family.reader, 48, 4711).quality["followed"]["right"]       # the same words and seeds, the adapter off
+    without = evaluate_sources(deaf, family.classifier, 48, 4711).quality["followed"]["right"]       # the same words and seeds, the adapter off
     for attribute in ("hue", "background", "pattern", "shape"):
         assert right["right"][attribute] >= without[attribute] + .3, attribute
 
@@ -70,12 +70,12 @@ def test_the_adapter_follows_pictures():
 def test_sd3_draws_texts():
     "As well as its card says, and its card says that it does what was asked for: all four attributes right in .92, outlines that fit by .85."
     family, noted = zoo("tiny"), cards["sd3"]["quality"]["described"]
-    found = judge_sd3(family.pipeline("sd3"), family.reader, 64, 4711).quality["described"]
+    found = evaluate_sd3(family.pipeline("sd3"), family.classifier, 64, 4711).quality["described"]
     for attribute, share in noted["right"].items():
         assert found["right"][attribute] >= share - 3 * (share * (1 - share) / 64)**.5 - .01, attribute
     assert min(found["right"][attribute] for attribute in ("hue", "background", "pattern")) >= .9 and found["outline_iou"] >= .85 and noted["outline_iou"] >= .85 and noted["right"]["all"] >= .92
     deaf = lambda texts, seeds: draw_texts(family.pipeline("sd3"), [GENERAL[0]] * len(texts), seeds).numpy()
-    without = judge_texts(deaf, family.reader, 32, 4711).quality["described"]["right"]        # the same seeds, nothing said
+    without = evaluate_texts(deaf, family.classifier, 32, 4711).quality["described"]["right"]        # the same seeds, nothing said
     assert without["all"] <= .1 and all(found["right"][attribute] >= without[attribute] + .25 for attribute in ("hue", "background", "pattern", "shape"))
 
 
@@ -123,12 +123,12 @@ def test_a_picture_and_its_words_are_near_in_the_shipped_encoder():
 
 def test_a_changed_part_is_refused(tmp_path: Path):
     shutil.copytree(shipped, tmp_path / "zoo")
-    weights = tmp_path / "zoo" / "reader" / "reader.safetensors"
+    weights = tmp_path / "zoo" / "classifier" / "classifier.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match="reader.safetensors"):
-        zoo(tmp_path / "zoo").reader
+    with pytest.raises(ValueError, match="classifier.safetensors"):
+        zoo(tmp_path / "zoo").classifier
 
 
 def test_sd3_is_a_plain_pipeline():

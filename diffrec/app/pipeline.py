@@ -90,15 +90,15 @@ def run_steps(
     progress: bool = True,  # a bar of cells for each step
 ) -> list[bool]:            # for each step, whether it ran now
     "Run steps in order; each depends on all before it."
-    ran, chain = [], hashlib.sha256()
+    ran, sampling = [], hashlib.sha256()
     for step in steps:
-        ran.append(run_step(step, Path(root), chain.hexdigest(), progress))
-        chain.update(file_sha256(Path(root) / step.output).encode())
+        ran.append(run_step(step, Path(root), sampling.hexdigest(), progress))
+        sampling.update(file_sha256(Path(root) / step.output).encode())
     return ran
 
 # %% ../../nbs/90_app/80_pipeline.ipynb #d3297183
 RANKING = ["popularity", "item_knn", "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn", "lightgcn_no_graph"]
-RATING = ["popularity", "prior", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
+RATING = ["popularity", "like_rate", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph"]   # judged by AUC; above by top-20 lists
 CLASSICS = {"world": (RANKING, RATING), "tiktok": (RANKING, []), "ml-1m": ([], RATING)}
 SEEDS = {"world": 3, "tiktok": 5, "ml-1m": 4, "tiktok_diffmm": 5, "tiktok_genrec": 5, "world_prior": 3, "simulation": 3, "prior_benchmarks": 3, "zoo": 1}
 NEIGHBOURS = ["lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled"]
@@ -114,24 +114,24 @@ GRAPH_BENCHMARK = {"data": "outputs/tiktok/data", "systems": {"diffmm": "tiktok_
                    "limits": {"diffmm_fast": 15., "genrec": 15.}, "reports": ["outputs/reports/tiktok_diffmm", "outputs/reports/tiktok_genrec"], "turns": 3, "warmup": 0}
 GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
                "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
-               "near": {"n_modal": 0, "n_walk": 100, "n_popular": 50, "n_neighbours": 50}}
-FEWER_PRIORS = {"prior_number": 1, "prior_population": 1, "released_scaled": 1}       # intervals over people alone
-PRIOR = {"others": ["prior_no_lean", "prior_number", "prior_population"], "released": ["released_whitened", "released_scaled"], "strengths": [1., 2., 4., 8., 16., 32., 64.],
-         "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_told": 32, "told_counts": [1, 4, 16, 32, 64],
+               "near": {"n_modal": 0, "n_random_walk": 100, "n_popular": 50, "n_neighbours": 50}}
+FEWER_PRIORS = {"prior_user_id": 1, "prior_population": 1, "released_scaled": 1}       # intervals over people alone
+PRIOR = {"others": ["prior_no_direction", "prior_user_id", "prior_population"], "released": ["released_whitened", "released_scaled"], "guidance_scales": [1., 2., 4., 8., 16., 32., 64.],
+         "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_support": 32, "support_sizes": [1, 4, 16, 32, 64],
          "variants": {"late": {"user": 8., "score": 8., "interval": [0., .5]}, "early": {"user": 8., "score": 8., "interval": [.5, 1.]}, "rescaled": {"user": 8., "score": 8., "rescale": .7},
                       "away": {"user": 8., "score": 8., "dislike": 4.}, "user_more": {"user": 8., "score": 2.}, "score_more": {"user": 2., "score": 8.}},
-         "walked": {"released_whitened": [20, 8, 1000], "prior": [20, 8, 1000]}, "stranger_ways": ["user_more"], "least_known": 16, "n_real": 200, "n_tries": 8,
+         "walked": {"released_whitened": [20, 8, 1000], "prior": [20, 8, 1000]}, "unseen_guidances": ["user_more"], "least_known": 16, "n_real": 200, "n_tries": 8,
          "verifier": {"n_members": 3, "calibration": "platt"}, "verifier_trials": 24, "verifier_epochs": 200,
          "verifier_space": {"d": [10, 40, 160], "mlp_layers": [[64, 32], [128, 64, 32]], "lr": [3e-4, 1e-3, 3e-3], "weight_decay": [1e-2, 1e-3, 1e-4, 1e-5], "dropout": [.1, .3, .5], "history_rank": [8, 16, 32]}, "n_bank": 6000, "n_resamples": 2000}
-SIMULATION = {"models": ["prior_number", "prior_population", "released_whitened"], "n_pictures": 10_000, "strengths": [1., 1.5, 2., 3., 5.],
+SIMULATION = {"models": ["prior_user_id", "prior_population", "released_whitened"], "n_pictures": 10_000, "guidance_scales": [1., 1.5, 2., 3., 5.],
               "chosen": 2., "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "n_members": 3},
               "verifier_epochs": 60, "n_draws": 500, "n_resamples": 2000}
 ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_anew": 40, "n_resamples": 2000}
-PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "strengths": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
+PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "guidance_scales": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
             "shares": [0., .25, .5, 1.], "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "history_rank": 16, "n_members": 3}, "verifier_epochs": 100,
             "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
 PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000, "together_steps": 20,
-                   "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_judged": 210, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
+                   "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_evaluated": 210, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 
 # %% ../../nbs/90_app/80_pipeline.ipynb #b87f41b2
 def classic_steps(
@@ -253,7 +253,7 @@ def picture_steps(
             "data": world.parameters["out"], "out": priors, "settings": "demo", "models": ["prior"], "seeds": [0]})]
     else:
         before = prior_steps("world_prior")[:2]
-        priors, told = before[1].parameters["out"], {part: PRIOR[part] for part in ("few", "least_known", "n_told")}
+        priors, told = before[1].parameters["out"], {part: PRIOR[part] for part in ("few", "least_known", "n_support")}
     return [*before, Step("30_generate_images", f"outputs/reports/{name}/report.ipynb", {
         "name": name, "data": before[0].parameters["out"], "priors": priors, "work": f"outputs/{name}", "out": f"outputs/reports/{name}", **PICTURES, **told})]
 

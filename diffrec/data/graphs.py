@@ -76,15 +76,15 @@ def item_similarity(
     "Cosine similarity of items by their users, the `k` largest of each row."
     if shrinkage < 0:
         raise ValueError(f"shrinkage must be >= 0, got {shrinkage}")
-    met = sp.csr_array(interactions, dtype=np.float32, copy=True)
-    met.sum_duplicates()
-    met.data[:] = 1
-    users_of, counts = met.T.tocsr(), np.asarray(met.sum(axis=0), np.float32)
+    interacted = sp.csr_array(interactions, dtype=np.float32, copy=True)
+    interacted.sum_duplicates()
+    interacted.data[:] = 1
+    users_of, counts = interacted.T.tocsr(), np.asarray(interacted.sum(axis=0), np.float32)
     n_items = len(counts)
     block = block or max(1, BLOCK_ENTRIES // n_items)
     kept = []
     for start in range(0, n_items, block):
-        shared = (users_of[start:start + block] @ met).tocoo()
+        shared = (users_of[start:start + block] @ interacted).tocoo()
         cosine = shared.data / np.sqrt(counts[start + shared.row] * counts[shared.col])
         cosine *= (shared.data / (shared.data + shrinkage)) * (start + shared.row != shared.col)
         kept.append(largest_of_rows(sp.csr_array((cosine, shared.coords), shape=shared.shape), k))

@@ -35,7 +35,7 @@ def rank_in_group(
     groups: np.ndarray,                 # [N] group of each event, e.g. its user
     *keys: np.ndarray,                  # [N] what orders a group; later keys break ties of earlier ones
 ) -> tuple[np.ndarray, np.ndarray]:     # [N] place in the group from 0, [N] size of the group
-    "Place of every event in its group, and the group's size."
+    "Process of every event in its group, and the group's size."
     order = np.lexsort((*keys[::-1], groups))
     sizes = np.bincount(groups)
     starts = np.cumsum(sizes) - sizes

@@ -122,11 +122,11 @@ def rescale_zero_terminal_snr(
     return GaussianSchedule(torch.cat([1 - power[:1], 1 - power[1:] / power[:-1]]))
 
 # %% ../../nbs/15_diffusion/10_gaussian.ipynb #b8f91388
-def _mix(signal: Tensor, spread: Tensor, x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+def _mix(alpha: Tensor, sigma: Tensor, x: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     "signal * x + spread * noise, each row at its own step."
     if x.shape != noise.shape:
         raise ValueError(f"noise must have the shape {list(x.shape)} of what it is added to, got {list(noise.shape)}")
-    return take_steps(signal, timesteps, x) * x + take_steps(spread, timesteps, noise) * noise
+    return take_steps(alpha, timesteps, x) * x + take_steps(sigma, timesteps, noise) * noise
 
 
 def q_step(
@@ -146,8 +146,8 @@ def q_sample(
     noise: Tensor,      # [B, *] standard normal
 ) -> Tensor:            # [B, *] x_t
     "All steps up to and including `timesteps` at once (Ho et al. 2020, eq. 4)."
-    signal, spread = schedule.alphas_cumprod.sqrt(), (1 - schedule.alphas_cumprod).sqrt()
-    return _mix(signal, spread, x_start, noise, timesteps)
+    alpha, sigma = schedule.alphas_cumprod.sqrt(), (1 - schedule.alphas_cumprod).sqrt()
+    return _mix(alpha, sigma, x_start, noise, timesteps)
 
 # %% ../../nbs/15_diffusion/10_gaussian.ipynb #7d81bda8
 class PosteriorCoefficients(NamedTuple):
@@ -210,16 +210,16 @@ def training_target(
     return noise if prediction_type == "epsilon" else x_start
 
 # %% ../../nbs/15_diffusion/10_gaussian.ipynb #1be85398
-def _conversion(signal: Tensor, spread: Tensor, given: str, wanted: str) -> tuple[Tensor, Tensor]:
+def _conversion(alpha: Tensor, sigma: Tensor, given: str, wanted: str) -> tuple[Tensor, Tensor]:
     "[T] factors of x_t and of the given prediction, in the wanted one."
-    zero, one = torch.zeros_like(signal), torch.ones_like(signal)
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
     if given == wanted:
         return zero, one
-    return {("velocity", "sample"): (signal, -spread), ("velocity", "epsilon"): (spread, signal),
-            ("sample", "epsilon"): (1 / spread, -signal / spread),
-            ("sample", "velocity"): (signal / spread, -1 / spread),
-            ("epsilon", "sample"): (1 / signal, -spread / signal),
-            ("epsilon", "velocity"): (-spread / signal, 1 / signal)}[given, wanted]
+    return {("velocity", "sample"): (alpha, -sigma), ("velocity", "epsilon"): (sigma, alpha),
+            ("sample", "epsilon"): (1 / sigma, -alpha / sigma),
+            ("sample", "velocity"): (alpha / sigma, -1 / sigma),
+            ("epsilon", "sample"): (1 / alpha, -sigma / alpha),
+            ("epsilon", "velocity"): (-sigma / alpha, 1 / alpha)}[given, wanted]
 
 
 def convert_prediction(
@@ -233,11 +233,11 @@ def convert_prediction(
     "The same prediction in other words; `ValueError` for x_start from noise where no signal is left."
     _check_prediction_type(given)
     _check_prediction_type(wanted)
-    signal, spread = schedule.alphas_cumprod.sqrt(), (1 - schedule.alphas_cumprod).sqrt()
-    if given == "epsilon" and wanted != "epsilon" and (take_steps(signal, timesteps, x_t) == 0).any():
+    alpha, sigma = schedule.alphas_cumprod.sqrt(), (1 - schedule.alphas_cumprod).sqrt()
+    if given == "epsilon" and wanted != "epsilon" and (take_steps(alpha, timesteps, x_t) == 0).any():
         raise ValueError(f"{wanted} cannot be told from epsilon where no signal is left (alphas_cumprod = 0): "
                          "predict velocity or sample on a schedule with zero terminal SNR")
-    return _mix(*_conversion(signal, spread, given, wanted), x_t, prediction, timesteps)
+    return _mix(*_conversion(alpha, sigma, given, wanted), x_t, prediction, timesteps)
 
 # %% ../../nbs/15_diffusion/10_gaussian.ipynb #d1623006
 WEIGHTINGS = ("reference", "flat", "min_snr")

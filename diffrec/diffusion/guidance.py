@@ -21,7 +21,7 @@ class Guidance:
     user: float = 1.                              # 0: as if she were nobody, 1: the conditional model, > 1: guided
     score: float = 1.                             # the same for the score
     dislike: float = 0.                           # > 0: away from what she dislikes
-    interval: tuple[float, float] = (0., 1.)      # times, both included, at which strengths hold; elsewhere the model is plain
+    interval: tuple[float, float] = (0., 1.)      # times, both included, at which guidance_scales hold; elsewhere the model is plain
     rescale: float = 0.                           # share, in [0, 1], of the spread that is set back to that of the plain model
 
     def __post_init__(self):
@@ -35,8 +35,8 @@ class Guidance:
             raise ValueError(f"rescale must be in [0, 1], got {self.rescale}")
 
     def plain(self) -> "Guidance":
-        "The same conditions without guidance: strengths brought into [0, 1], no dislikes, nothing rescaled."
-        inside = lambda strength: min(max(strength, 0.), 1.)
+        "The same conditions without guidance: guidance_scales brought into [0, 1], no dislikes, nothing rescaled."
+        inside = lambda guidance_scale: min(max(guidance_scale, 0.), 1.)
         return replace(self, user=inside(self.user), score=inside(self.score), dislike=0., rescale=0.)
 
 # %% ../../nbs/15_diffusion/40_guidance.ipynb #21e0a48e
@@ -81,14 +81,14 @@ def _combined(branches: Branches, weights: dict[str, float]) -> Tensor:
     return sum(weight * getattr(branches, name) for name, weight in weights.items())
 
 
-def _rescaled(answer: Tensor, plain: Tensor, share: float) -> Tensor:
+def _rescaled(output: Tensor, plain: Tensor, share: float) -> Tensor:
     "The answer with a share of its spread over the features set to that of the plain one."
-    axes = tuple(range(1, answer.ndim))
-    if answer[:1].numel() == 1 or answer.ndim < 2:
-        raise ValueError(f"rescale needs at least 2 features to take a spread of, got an answer of shape {list(answer.shape)}")
-    spread, wanted = answer.std(axes, keepdim=True), plain.std(axes, keepdim=True)
+    axes = tuple(range(1, output.ndim))
+    if output[:1].numel() == 1 or output.ndim < 2:
+        raise ValueError(f"rescale needs at least 2 features to take a spread of, got an answer of shape {list(output.shape)}")
+    spread, wanted = output.std(axes, keepdim=True), plain.std(axes, keepdim=True)
     ratio = torch.where(spread > 0, wanted / spread, torch.ones_like(spread))
-    return answer * (share * ratio + 1 - share)
+    return output * (share * ratio + 1 - share)
 
 
 def guided(
@@ -104,8 +104,8 @@ def guided(
     if len(set(shapes.values())) > 1:
         raise ValueError(f"branches must have one shape, got { {name: list(shape) for name, shape in shapes.items()} }")
     weights, plain = branch_weights(guidance, time), branch_weights(guidance.plain(), time)
-    answer = _combined(branches, weights)
-    return _rescaled(answer, _combined(branches, plain), guidance.rescale) if guidance.rescale and weights != plain else answer
+    output = _combined(branches, weights)
+    return _rescaled(output, _combined(branches, plain), guidance.rescale) if guidance.rescale and weights != plain else output
 
 # %% ../../nbs/15_diffusion/40_guidance.ipynb #8f3adb64
 def guide(

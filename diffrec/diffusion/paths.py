@@ -33,11 +33,11 @@ def check_times(
 class NoisePath:
     "Base of all paths: x_t = signal(t) x_start + spread(t) noise, for t from 0 (clean) to 1 (noise)."
 
-    def signal(self, times: Tensor) -> Tensor:
+    def alpha(self, times: Tensor) -> Tensor:
         "Factor of x_start, like times; falls from 1."
         raise NotImplementedError(f"{type(self).__name__} must define signal")
 
-    def spread(self, times: Tensor) -> Tensor:
+    def sigma(self, times: Tensor) -> Tensor:
         "Factor of the noise, like times; rises from 0."
         raise NotImplementedError(f"{type(self).__name__} must define spread")
 
@@ -47,7 +47,7 @@ class NoisePath:
 
     def log_snr(self, times: Tensor) -> Tensor:
         "2 log(signal / spread), like times; infinite at the ends."
-        return 2 * (self.signal(times).log() - self.spread(times).log())
+        return 2 * (self.alpha(times).log() - self.sigma(times).log())
 
     def nearest(self, times: Tensor) -> Tensor:
         "The times nearest to the given ones at which the path is defined; here, themselves."
@@ -58,12 +58,12 @@ class NoisePath:
 class CosinePath(NoisePath):
     "Signal cos(pi t / 2), spread sin(pi t / 2): variance preserving, no signal at the end."
 
-    def signal(self, times: Tensor) -> Tensor:
+    def alpha(self, times: Tensor) -> Tensor:
         "cos(pi t / 2), like times."
         check_times(times)
         return torch.sin((1 - times) * (math.pi / 2))
 
-    def spread(self, times: Tensor) -> Tensor:
+    def sigma(self, times: Tensor) -> Tensor:
         "sin(pi t / 2), like times."
         check_times(times)
         return torch.sin(times * (math.pi / 2))
@@ -77,12 +77,12 @@ class CosinePath(NoisePath):
 class FlowPath(NoisePath):
     "Signal 1 - t, spread t: the straight line of rectified flow."
 
-    def signal(self, times: Tensor) -> Tensor:
+    def alpha(self, times: Tensor) -> Tensor:
         "1 - t, like times."
         check_times(times)
         return 1 - times
 
-    def spread(self, times: Tensor) -> Tensor:
+    def sigma(self, times: Tensor) -> Tensor:
         "t, like times."
         check_times(times)
         return times.clone()
@@ -111,11 +111,11 @@ class SchedulePath(NoisePath):
         "values [T + 1] at the times, like times."
         return values[self.steps(times).cpu()].to(times)
 
-    def signal(self, times: Tensor) -> Tensor:
+    def alpha(self, times: Tensor) -> Tensor:
         "Square root of alphas_cumprod, like times."
         return self._taken(torch.cat([torch.ones(1).double(), self.schedule.alphas_cumprod]).sqrt(), times)
 
-    def spread(self, times: Tensor) -> Tensor:
+    def sigma(self, times: Tensor) -> Tensor:
         "Square root of 1 - alphas_cumprod, like times."
         return self._taken(torch.cat([torch.zeros(1).double(), 1 - self.schedule.alphas_cumprod]).sqrt(), times)
 
@@ -159,7 +159,7 @@ def noised(
     times: Tensor,    # [B] in [0, 1]
 ) -> Tensor:          # [B, *] x_t
     "The clean vectors with noise mixed in, each row at its own time."
-    return _mix(path.signal(times), path.spread(times), x_start, noise)
+    return _mix(path.alpha(times), path.sigma(times), x_start, noise)
 
 # %% ../../nbs/15_diffusion/30_paths.ipynb #802776df
 PredictionType4 = Literal["epsilon", "sample", "velocity", "flow"]
@@ -184,18 +184,18 @@ def target(
     "What a perfect network would answer."
     check_prediction_type(prediction_type)
     if prediction_type == "velocity":
-        return _mix(-path.spread(times), path.signal(times), x_start, noise)
+        return _mix(-path.sigma(times), path.alpha(times), x_start, noise)
     return {"epsilon": noise, "sample": x_start, "flow": noise - x_start}[prediction_type]
 
 # %% ../../nbs/15_diffusion/30_paths.ipynb #f61ed855
-def _inverse(signal: Tensor, spread: Tensor, prediction_type: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _inverse(alpha: Tensor, sigma: Tensor, prediction_type: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     "[B] factors of x_t and of the answer in x_start, and the same two in the noise; infinite where it cannot be told."
-    zero, one = torch.zeros_like(signal), torch.ones_like(signal)
-    turn, total = signal**2 + spread**2, signal + spread
-    return {"epsilon": ((1 / signal, -spread / signal), (zero, one)),
-            "sample": ((zero, one), (1 / spread, -signal / spread)),
-            "velocity": ((signal / turn, -spread / turn), (spread / turn, signal / turn)),
-            "flow": ((1 / total, -spread / total), (1 / total, signal / total))}[prediction_type]
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    turn, total = alpha**2 + sigma**2, alpha + sigma
+    return {"epsilon": ((1 / alpha, -sigma / alpha), (zero, one)),
+            "sample": ((zero, one), (1 / sigma, -alpha / sigma)),
+            "velocity": ((alpha / turn, -sigma / turn), (sigma / turn, alpha / turn)),
+            "flow": ((1 / total, -sigma / total), (1 / total, alpha / total))}[prediction_type]
 
 
 def both_of(
@@ -207,14 +207,14 @@ def both_of(
 ) -> tuple[Tensor, Tensor]:            # x_start and noise, [B, *] each
     "The clean vector and the noise that a prediction implies; `ValueError` naming the time where they cannot be told."
     check_prediction_type(prediction_type)
-    signal, spread = path.signal(times), path.spread(times)
-    if prediction_type == "epsilon" and (signal == 0).any():
-        raise ValueError(f"x_start cannot be told from epsilon at time {times[signal == 0][0].item()}, where no signal is left: "
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    if prediction_type == "epsilon" and (alpha == 0).any():
+        raise ValueError(f"x_start cannot be told from epsilon at time {times[alpha == 0][0].item()}, where no signal is left: "
                          "predict velocity, flow or sample, or begin at an earlier time")
-    if prediction_type == "sample" and (spread == 0).any():
-        raise ValueError(f"noise cannot be told from sample at time {times[spread == 0][0].item()}, where there is none: "
+    if prediction_type == "sample" and (sigma == 0).any():
+        raise ValueError(f"noise cannot be told from sample at time {times[sigma == 0][0].item()}, where there is none: "
                          "ask at a later time, or predict velocity or flow")
-    of_start, of_noise = _inverse(signal, spread, prediction_type)
+    of_start, of_noise = _inverse(alpha, sigma, prediction_type)
     return _mix(*of_start, x_t, prediction), _mix(*of_noise, x_t, prediction)
 
 
@@ -234,14 +234,14 @@ def convert(
     return target(path, *both_of(path, prediction, x_t, times, given), times, wanted)
 
 # %% ../../nbs/15_diffusion/30_paths.ipynb #4c939780
-PATH_WEIGHTINGS = ("flat", "min_snr", "answer")
+PATH_WEIGHTINGS = ("flat", "min_snr", "output")
 
 
 def loss_weight(
     path: NoisePath,
     times: Tensor,                                                # [B] in [0, 1]
     prediction_type: PredictionType4,                             # what the squared error is taken of
-    weighting: Literal["flat", "min_snr", "answer"] = "flat",
+    weighting: Literal["flat", "min_snr", "output"] = "flat",
     snr_cap: float = 5.,                                          # gamma of "min_snr"
 ) -> Tensor:                                                      # [B] >= 0, like times
     "Weight of each row's squared error of the answer, such that the error of x_start counts as `weighting` says."
@@ -250,10 +250,10 @@ def loss_weight(
         raise ValueError(f"weighting must be one of {PATH_WEIGHTINGS}, got {weighting!r}")
     if not snr_cap > 0:
         raise ValueError(f"snr_cap must be > 0, got {snr_cap}")
-    signal, spread = path.signal(times), path.spread(times)
-    if weighting == "answer":
-        return torch.ones_like(signal)
-    (_, in_start), (_, in_noise) = _inverse(signal, spread, prediction_type)
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    if weighting == "output":
+        return torch.ones_like(alpha)
+    (_, in_start), (_, in_noise) = _inverse(alpha, sigma, prediction_type)
     if weighting == "min_snr":
         return torch.minimum(in_noise**2, snr_cap * in_start**2)
     if in_start.isinf().any():

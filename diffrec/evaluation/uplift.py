@@ -20,7 +20,7 @@ class PersonalUplift(NamedTuple):
     "What it is worth that each user gets their own pictures; see `per_user` for intervals."
     own: np.ndarray        # [U] mean score of each user's own pictures
     permuted: np.ndarray   # [U] what the user gives to anybody's pictures, on average over permutations
-    lent: np.ndarray       # [U] what the user's pictures get from anybody, likewise
+    of_others: np.ndarray       # [U] what the user's pictures get from anybody, likewise
     totals: np.ndarray     # [m] mean score over users under each permutation drawn
 
     @property
@@ -38,7 +38,7 @@ class PersonalUplift(NamedTuple):
     @property
     def per_user(self) -> np.ndarray:
         "[U] values whose mean is the uplift, to be resampled over users."
-        return self.own - self.permuted - (self.lent - self.lent.mean())
+        return self.own - self.permuted - (self.of_others - self.of_others.mean())
 
     @property
     def p_value(self) -> float:
@@ -81,13 +81,13 @@ def scored_uplift(
 ) -> PersonalUplift:
     "Uplift from scores of pairs that are asked for in blocks, with means over the permutations drawn."
     users = np.arange(n_users)
-    permuted, lent, totals = np.zeros(n_users), np.zeros(n_users), []
+    permuted, of_others, totals = np.zeros(n_users), np.zeros(n_users), []
     for sets in _permutations(n_users, n_permutations, rng, block_cells):
         values = _finite_scores(score, sets.ravel(), np.tile(users, len(sets))).reshape(sets.shape)
         permuted += values.sum(0)
-        lent += np.bincount(sets.ravel(), values.ravel(), n_users)
+        of_others += np.bincount(sets.ravel(), values.ravel(), n_users)
         totals.append(values.mean(1))
-    return PersonalUplift(_finite_scores(score, users, users), permuted / n_permutations, lent / n_permutations, np.concatenate(totals))
+    return PersonalUplift(_finite_scores(score, users, users), permuted / n_permutations, of_others / n_permutations, np.concatenate(totals))
 
 
 def _finite_scores(score: Callable, sets: np.ndarray, users: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def oklab(
 
 # %% ../../nbs/30_figures/10_style.ipynb #1ab85964
 PALETTE = {
-    "random": "#c9c9c9", "popularity": "#979797", "prior": "#6b6b6b", "oracle": "#111111",
+    "random": "#c9c9c9", "popularity": "#979797", "like_rate": "#6b6b6b", "oracle": "#111111",
     "item_knn": "#5b3212", "mf": "#79c5f0", "mf_bpr": "#2b7fd4", "mf_bias": "#3f1f7d",
     "vbpr": "#5cdb99", "neumf": "#f0a01e", "gmf": "#e6d64c", "mlp": "#9c8a2a", "lightgcn": "#c2360c",
     "diffmm": "#8b2a93", "genrec": "#e88fce", "sasrec": "#17a3ad", "din": "#6d4560",

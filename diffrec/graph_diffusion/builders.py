@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTROL_KINDS', 'ABLATIONS', 'GRAPH_MODELS', 'LEARNED', 'TRAINING', 'features_of', 'build_diffmm', 'build_genrec',
-           'heard_by', 'row_batches', 'control_edges', 'build_turn']
+           'modalities_of', 'row_batches', 'control_edges', 'build_turn']
 
 # %% ../../nbs/50_graph_diffusion/55_builders.ipynb #2ae56fc0
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ from ..data.graphs import knn_graph
 from ..data.interactions import Dataset
 from .candidates import CandidateConfig
 from .clusters import InterestDebias, MultimodalCluster
-from .controls import hub_edges, hubness, knn_edges, no_edges, observed_edges, random_edges
+from .controls import most_popular_edges, edge_statistics, knn_edges, no_edges, observed_edges, random_edges
 from .diffmm import DiffMM, DiffMMConfig
 from .diffmm_corrected import CorrectedDiffMM, CorrectedDiffMMConfig
 from .edges import Edges, Rows
@@ -75,7 +75,7 @@ def build_genrec(
     return make(data.n_users, data.n_items, interactions, features, configure(**shape))
 
 
-def heard_by(
+def modalities_of(
     model: GraphRecommender,   # of one of the builders
     data: Dataset,             # it was built from
 ) -> dict[str, np.ndarray]:    # modality -> [I, d_m] float32
@@ -83,7 +83,7 @@ def heard_by(
     return features_of(data, model.projections if isinstance(model, DiffMM) else model.modal.names)
 
 # %% ../../nbs/50_graph_diffusion/55_builders.ipynb #1269c26d
-CONTROL_KINDS = ("none", "observed", "random", "hub", "knn")
+CONTROL_KINDS = ("none", "observed", "random", "most_popular", "knn")
 ABLATIONS = {"diffmm": ("one_edge", "thirty_edges", "image_only", "audio_only", "contrast", "no_signal", "reference_weights", "noised_start", "latent"),
              "genrec": ("one_edge", "flat_edges", "image_only", "audio_only", "no_contrast", "more_noise", "debias")}
 GRAPH_MODELS = {f"{form}{control}": build for build, forms in
@@ -120,7 +120,7 @@ def control_edges(
     draw = {"none": lambda rng: no_edges(n_users, n_modalities),
             "observed": lambda rng: observed_edges(interactions, n_modalities, n_edges, rng),
             "random": lambda rng: random_edges(n_users, n_items, n_modalities, n_edges, rng),
-            "hub": lambda rng: hub_edges(n_users, counts, n_modalities, n_edges),
+            "most_popular": lambda rng: most_popular_edges(n_users, counts, n_modalities, n_edges),
             "knn": lambda rng: found}
     if kind not in draw:
         raise ValueError(f"no control is called {kind!r}; there are {CONTROL_KINDS}")
@@ -162,18 +162,18 @@ def build_turn(
     n_modalities, n_users = model.n_modalities, model.n_users
 
     def put(edges: Edges, epoch: int) -> dict[str, float]:
-        chance = int(rng_for(seed, f"edge drop of epoch {epoch}").integers(2**62))
-        model.set_edges(edges, chance)
-        return hubness(edges, interactions) if kind != "none" else {}
+        drop_seed = int(rng_for(seed, f"edge drop of epoch {epoch}").integers(2**62))
+        model.set_edges(edges, drop_seed)
+        return edge_statistics(edges, interactions) if kind != "none" else {}
 
     n_slots = 1 if kind == "none" else settings.get("n_edges", 1)
     model.set_edges(Edges(torch.full((n_users, n_modalities, n_slots), -1), torch.zeros(n_users, n_modalities, n_slots)), 0)
     if kind in CONTROL_KINDS:
-        draw = control_edges(kind, interactions, heard_by(model, data), n_modalities, settings.get("n_edges", 1))
+        draw = control_edges(kind, interactions, modalities_of(model, data), n_modalities, settings.get("n_edges", 1))
         return Alternation(lambda epoch: put(draw(rng_for(seed, f"edges of epoch {epoch}")), epoch), seed=seed, every=every)
     if kind not in LEARNED:
         raise ValueError(f"no edges are called {kind!r}; there are {sorted(LEARNED) + list(CONTROL_KINDS)}")
-    generator = LEARNED[kind](interactions, heard_by(model, data), model, settings)
+    generator = LEARNED[kind](interactions, modalities_of(model, data), model, settings)
 
     def redraw(epoch: int) -> dict[str, float]:
         generator.eval()

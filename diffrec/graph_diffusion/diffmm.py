@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core.contracts import Triplets
 from .contrast import directions, fast_contrast, sampled_contrast
-from .edges import Signals, SparsePair, normalised_bipartite, walk
+from .edges import Signals, SparsePair, normalised_bipartite, propagate
 from ..recommenders.layers import batch_items, pair_dots
 from .vectors import VectorRecommender
 
@@ -122,8 +122,8 @@ def observed_pass(
     modal: Tensor,       # [I, d] mean of the modalities' directions
 ) -> Tensor:             # [U + I, d]
     "Modality vectors walked to users, and these users walked back among the items' ids."
-    met = walk(graph, torch.cat([users, modal]))
-    return met + walk(graph, torch.cat([met[:len(users)], items]))
+    met = propagate(graph, torch.cat([users, modal]))
+    return met + propagate(graph, torch.cat([met[:len(users)], items]))
 
 
 def layer_sum(
@@ -134,7 +134,7 @@ def layer_sum(
     "x and what each of L steps makes of it, added up."
     total = x
     for _ in range(n_layers):
-        x = walk(graph, x)
+        x = propagate(graph, x)
         total = total + x
     return total
 
@@ -152,7 +152,7 @@ def main_pass(
     total = observed_pass(observed, users, items, sum(share * one for share, one in zip(shares, modal)))
     ids = torch.cat([users, items]) if generated else None
     for share, graph in zip(shares, generated):
-        total = total + config.generated_weight * share * walk(graph, ids)
+        total = total + config.generated_weight * share * propagate(graph, ids)
     return layer_sum(observed, total, config.n_layers) + config.residual_weight * directions(total)
 
 
@@ -166,7 +166,7 @@ def view_pass(
     "Vectors as one modality's generated graph sees them."
     if not generated:
         return []
-    starts = [walk(graph, torch.cat([users, one])) for graph, one in zip(generated, modal)]
+    starts = [propagate(graph, torch.cat([users, one])) for graph, one in zip(generated, modal)]
     return [view.contiguous() for view in layer_sum(observed, torch.cat(starts, 1), n_layers).split(users.shape[1], 1)]
 
 # %% ../../nbs/50_graph_diffusion/35_diffmm.ipynb #f1e247d7

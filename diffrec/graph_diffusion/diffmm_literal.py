@@ -19,8 +19,8 @@ from torch import Tensor
 # %% ../../nbs/50_graph_diffusion/37_diffmm_literal.ipynb #14ecde87
 class Constants(NamedTuple):
     "Numbers of each step, float64."
-    signal: Tensor    # [T] sqrt of the signal power, factor of the clean row
-    spread: Tensor    # [T] factor of the noise
+    alpha: Tensor    # [T] sqrt of the signal power, factor of the clean row
+    sigma: Tensor    # [T] factor of the noise
     start: Tensor     # [T] c1, factor of the prediction in a reverse step
     current: Tensor   # [T] c2, factor of the current row in a reverse step
     variance: Tensor  # [T] of the noise of a reverse step, if any
@@ -100,8 +100,8 @@ def diffusion_loss(
     normalise: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # scalars: loss, weighted squared error, signal error
     "Loss of one modality's denoiser on a batch of users."
-    signal, spread = (values[timesteps].float()[:, None] for values in (constants.signal, constants.spread))
-    x_t = signal * x_start + spread * noise
+    alpha, sigma = (values[timesteps].float()[:, None] for values in (constants.alpha, constants.sigma))
+    x_t = alpha * x_start + sigma * noise
     guess = denoise(denoiser, x_t, timesteps, kept, dropout, normalise)
     squared = (constants.weight[timesteps].float() * ((x_start - guess) ** 2).mean(dim=1)).mean()
     injected = ((guess @ modal_factors - x_start @ item_factors) ** 2).mean(dim=1).mean()
@@ -120,7 +120,7 @@ def reverse_sample(
     "The rows after T reverse steps over dense rows."
     x, n_steps = x_start, len(constants.start)
     if start_step > 0:
-        x = constants.signal[start_step - 1].float() * x + constants.spread[start_step - 1].float() * noise
+        x = constants.alpha[start_step - 1].float() * x + constants.sigma[start_step - 1].float() * noise
     for t in reversed(range(n_steps)):
         guess = denoise(denoiser, x, torch.full((len(x),), t), normalise=normalise)
         x = constants.start[t].float() * guess + constants.current[t].float() * x

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Edges', 'Rows', 'Signals', 'edges_of', 'graph_of_edges', 'normalised_bipartite', 'drop_entries', 'drop_edges',
-           'SparsePair', 'walk']
+           'SparsePair', 'propagate']
 
 # %% ../../nbs/50_graph_diffusion/10_edges.ipynb #f5e64c2f
 import warnings
@@ -175,7 +175,7 @@ def _sums_of_rows(matrix: Tensor, x: Tensor) -> Tensor:
                                    False, 0, False, matrix.values(), True)[0]
 
 
-class _Walk(torch.autograd.Function):
+class _Propagation(torch.autograd.Function):
     "Product with a sparse matrix; the gradient is a product with its stored transpose."
 
     @staticmethod
@@ -189,11 +189,11 @@ class _Walk(torch.autograd.Function):
         return None, None, _sums_of_rows(context.transpose, gradient)
 
 
-def walk(
+def propagate(
     pair: SparsePair,  # a matrix [N, K] and its transpose
     x: Tensor,         # [K, d] a vector for each column
 ) -> Tensor:           # [N, d]
     "`matrix @ x`, whose gradient is `transpose @ gradient`."
     if len(x) != pair.matrix.shape[1]:
         raise ValueError(f"x must have {pair.matrix.shape[1]} rows, one for each column of the matrix, got {len(x)}")
-    return _Walk.apply(pair.matrix, pair.transpose, x)
+    return _Propagation.apply(pair.matrix, pair.transpose, x)

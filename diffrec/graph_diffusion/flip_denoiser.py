@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edges import SparsePair, walk
+from .edges import SparsePair, propagate
 
 # %% ../../nbs/50_graph_diffusion/24_flip_denoiser.ipynb #6e4ee3e6
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class FlipRowsConfig:
     time_dims: int = 10        # features of the step, even
     dropout: float = .2        # in the blocks, in [0, 1)
     n_steps: int = 5           # T
-    forgotten: float = .5      # share of bits redrawn after all steps, in (0, 1]
+    redrawn_share: float = .5      # share of bits redrawn after all steps, in (0, 1]
     start_step: int = 1        # corrected: steps of noise that sampling starts from, 0 (none) to n_steps
     alpha: float = .75         # focal weight of ones, in (0, 1)
     focus: float = 2.0         # gamma >= 0: how much what is known already counts less
     n_negatives: int | None = None  # items in a batch's loss beside the ones; None: all
     n_edges: int = 1           # of each user
     n_watched: int = 5         # faithful: likeliest items whose sampled bit counts
-    edge_weights: Literal["chance", "flat"] = "chance"  # of the graph: the chance of a 1, or one
+    edge_weights: Literal["probability", "flat"] = "probability"  # of the graph: the chance of a 1, or one
     half_precision: bool = False  # bfloat16 in the product with all items
     mode: Literal["faithful", "corrected"] = "corrected"
 
@@ -51,8 +51,8 @@ class FlipRowsConfig:
             raise ValueError(f"start_step must be in [0, n_steps = {self.n_steps}], got {self.start_step}")
         if self.n_negatives is not None and self.n_negatives < 1:
             raise ValueError(f"n_negatives must be >= 1 or None, got {self.n_negatives}")
-        if self.mode not in ("faithful", "corrected") or self.edge_weights not in ("chance", "flat"):
-            raise ValueError("mode must be 'faithful' or 'corrected' and edge_weights 'chance' or 'flat', "
+        if self.mode not in ("faithful", "corrected") or self.edge_weights not in ("probability", "flat"):
+            raise ValueError("mode must be 'faithful' or 'corrected' and edge_weights 'probability' or 'flat', "
                              f"got {self.mode!r} and {self.edge_weights!r}")
 
 
@@ -188,7 +188,7 @@ class FlipDenoiser(nn.Module):
     ) -> Tensor:                                   # [B, head]
         "What the last layer sees."
         time = self.time(step_features(steps, self.time_dims))
-        gathered = walk(SparsePair.of(x_t), self.enter_items) if sp.issparse(x_t) else x_t @ self.enter_items
+        gathered = propagate(SparsePair.of(x_t), self.enter_items) if sp.issparse(x_t) else x_t @ self.enter_items
         if not self.faithful:
             ones = torch.from_numpy(np.diff(x_t.indptr)) if sp.issparse(x_t) else x_t.sum(1)
             gathered = gathered / ones.clamp(min=1).to(gathered).sqrt().unsqueeze(1)

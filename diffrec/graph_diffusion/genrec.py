@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.contracts import Labelled, Triplets, bpr_loss
 from ..core.paths import check_shape
 from .contrast import batch_contrast
-from .edges import Signals, normalised_bipartite, walk
+from .edges import Signals, normalised_bipartite, propagate
 from ..recommenders.layers import pair_dots
 from .modal_views import Graphs, ModalViews, item_graph
 from .vectors import VectorRecommender
@@ -108,7 +108,7 @@ class GenRec(VectorRecommender):
         start = torch.cat([self.user_factors, self.item_factors])
         step = self.graphs.step("observed", start)
         if (self.edge_targets >= 0).any():
-            proposed = walk(self.generated_graphs()[0], start)
+            proposed = propagate(self.generated_graphs()[0], start)
             shares = (1, 1) if self.config.content == "sum" else torch.softmax(self.content_logits, 0)
             step = shares[0] * step + shares[1] * proposed
         return (start + step) / 2

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core.contracts import Triplets
 from .contrast import batch_contrast, directions
 from .diffmm_corrected import CorrectedDiffMM, candidate_softmax, standardised
-from .edges import walk
+from .edges import propagate
 from .genrec import GenRec, GenRecConfig, Vectors
 
 # %% ../../nbs/50_graph_diffusion/41_genrec_corrected.ipynb #3bffe2bb
@@ -71,7 +71,7 @@ class CorrectedGenRec(GenRec):
             steps.append(self.graphs.step("observed", steps[-1]))
         own, met = sum(steps[:-1]) / self.config.n_layers, sum(steps[1:]) / self.config.n_layers
         if (self.edge_targets >= 0).any():
-            proposed = walk(self.generated_graphs()[0], start)
+            proposed = propagate(self.generated_graphs()[0], start)
             shares = (1, 1) if self.config.content == "sum" else torch.softmax(self.content_logits, 0)
             met = shares[0] * met + shares[1] * proposed
         return (own + met) / 2

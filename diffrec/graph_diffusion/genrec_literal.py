@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'literal_rates', 'literal_flip', 'literal_time', 'FlipTransformer', 'literal_focal', 'literal_posterior',
-           'literal_chain', 'literal_nce', 'literal_generator_terms', 'literal_generator_loss', 'literal_edges',
+           'literal_sampler', 'literal_nce', 'literal_generator_terms', 'literal_generator_loss', 'literal_edges',
            'literal_neighbours', 'literal_modal_factors', 'literal_side', 'literal_vectors', 'literal_loss']
 
 # %% ../../nbs/50_graph_diffusion/42_genrec_literal.ipynb #6ec68d35
@@ -116,7 +116,7 @@ def literal_posterior(
     return one / (zero + one)
 
 
-def literal_chain(
+def literal_sampler(
     denoiser: nn.Module,         # (x_t [B, I], steps [B]) -> logits [B, I]
     x_start: Tensor,             # [B, I] of 0 and 1
     generator: torch.Generator,  # two draws an entry, then one for each step
@@ -126,8 +126,8 @@ def literal_chain(
     x_t = literal_flip(x_start, torch.full((len(x_start),), n_steps - 1), generator)
     for step in reversed(range(n_steps)):
         likely = torch.sigmoid(denoiser(x_t, torch.full((len(x_start),), step)))
-        chance = literal_posterior(likely, literal_rates(x_start, n_steps)) if step else likely
-        x_t = torch.bernoulli(chance, generator=generator)
+        probability = literal_posterior(likely, literal_rates(x_start, n_steps)) if step else likely
+        x_t = torch.bernoulli(probability, generator=generator)
     return x_t, likely
 
 # %% ../../nbs/50_graph_diffusion/42_genrec_literal.ipynb #5054e902
@@ -154,7 +154,7 @@ def literal_generator_terms(
     fixed = likely.detach()
     before = literal_posterior(fixed, literal_rates(x_start))
     divergence = before * (before / fixed).log() + (1 - before) * ((1 - before) / (1 - fixed)).log()
-    generated, _ = literal_chain(denoiser, x_start, generator)
+    generated, _ = literal_sampler(denoiser, x_start, generator)
     terms = {"focal": literal_focal(likely, x_start),
              "divergence": ((steps / 5).clamp(0, .5).unsqueeze(1) * divergence).mean()}
     for at, taste in enumerate(tastes):

@@ -20,7 +20,7 @@ from ..core.paths import check_shape
 from .candidates import CandidateConfig, candidate_items, distinct_meetings, popularity_of
 from .edges import Edges, Rows, Signals
 from .latent_sampling import (
-    LatentDenoiser, LatentRowsConfig, denoising_error, schedule_of, walk_latents, walk_times)
+    LatentDenoiser, LatentRowsConfig, denoising_error, schedule_of, sample_latents, sampling_times)
 from ..recommenders.multimodal import ItemFeatures
 from .row_products import Entries, Histories, sum_entries
 
@@ -125,18 +125,18 @@ class Offers(nn.Module):
 
     def __init__(
         self,
-        met: sp.csr_array,               # [U, I] distinct meetings
+        interacted: sp.csr_array,               # [U, I] distinct meetings
         features: Sequence[Tensor],      # of each modality, [I, d_m] standardised
         config: CandidateConfig | None,  # None: all items
     ):
         super().__init__()
-        popular, self.is_limited = popularity_of(met), config is not None
+        popular, self.is_limited = popularity_of(interacted), config is not None
         middles = (np.arange(N_OTHERS) + .5) / N_OTHERS
         tables = {"popular": popular, "others": np.searchsorted(np.cumsum(popular), middles).clip(0, len(popular) - 1)}
         if config is not None:
-            offered = candidate_items(met, features, config)
-            rest = sum(-_row_sums(popular, matrix) for matrix in (met, offered)) + 1
-            rest *= np.where(np.diff(met.indptr) > 0, config.popular_share, 1)
+            offered = candidate_items(interacted, features, config)
+            rest = sum(-_row_sums(popular, matrix) for matrix in (interacted, offered)) + 1
+            rest *= np.where(np.diff(interacted.indptr) > 0, config.popular_share, 1)
             tables |= {"offsets": offered.indptr.astype(np.int64), "items": offered.indices.astype(np.int64),
                        "prior": offered.data.astype(np.float32), "rest": rest.clip(0).astype(np.float32)}
         for name, values in tables.items():
@@ -190,17 +190,17 @@ class LatentRows(nn.Module):
         config: LatentRowsConfig = LatentRowsConfig(),
     ):
         super().__init__()
-        met, n_items = distinct_meetings(interactions), interactions.shape[1]
+        interacted, n_items = distinct_meetings(interactions), interactions.shape[1]
         if n_modalities < 1:
             raise ValueError(f"n_modalities must be >= 1, got {n_modalities}")
         if config.n_edges > n_items:
             raise ValueError(f"n_edges must be <= the items, got {config.n_edges} of {n_items}")
         standardised = ItemFeatures(features, n_items)
         tables = [standardised[name] for name in standardised.names]
-        self.n_modalities, self.config, self.histories = n_modalities, config, Histories(met)
+        self.n_modalities, self.config, self.histories = n_modalities, config, Histories(interacted)
         counts = torch.bincount(self.histories.items, minlength=n_items)
         self.table = ItemTable(counts, tables, config.n_factors, config.ridge)
-        self.offers, self.schedule = Offers(met, tables, config.candidates), schedule_of(config)
+        self.offers, self.schedule = Offers(interacted, tables, config.candidates), schedule_of(config)
         self.denoiser = LatentDenoiser(config.n_factors, self.table.condition_size, config.hidden, config.n_blocks,
                                        config.n_steps)
 
@@ -250,7 +250,7 @@ def likeliest(
     generator: torch.Generator,  # of the noise, on the users' device
 ) -> tuple[Tensor, Tensor]:      # [B, k] items, likeliest first, -1: none; [B, k] probabilities, 0 where none
     "The `k` likeliest unmet items of each user."
-    n_drawn = 1 + (len(walk_times(model.config)) if model.config.step_noise else 0)
+    n_drawn = 1 + (len(sampling_times(model.config)) if model.config.step_noise else 0)
     noise = torch.randn(n_drawn, N_NOISES, model.config.n_factors, generator=generator, device=users.device)
     found = [_likeliest_of_block(model, block, k, noise) for block in users.split(BLOCK_USERS)]
     return tuple(torch.cat(part) for part in zip(*found))
@@ -262,7 +262,7 @@ def _likeliest_of_block(model: LatentRows, users: Tensor, k: int, noise: Tensor)
     parts, length = model.table(entries), math.sqrt(config.n_factors)
     mean = F.normalize(parts[:, :config.n_factors], dim=1) * length
     own = (users.unsqueeze(1) * config.n_samples + torch.arange(config.n_samples, device=users.device)) % N_NOISES
-    draws = walk_latents(model.denoiser, model.schedule, config, mean, model.denoiser.condition(parts), noise[:, own])
+    draws = sample_latents(model.denoiser, model.schedule, config, mean, model.denoiser.condition(parts), noise[:, own])
     items, prior, rest = model.offers(users, entries)
     found = item_probabilities(draws, latents[items] / length, prior, latents[model.offers.others] / length, rest,
                                config.temperature)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .edges import SparsePair, walk
+from .edges import SparsePair, propagate
 from .flip_denoiser import dropped
 
 # %% ../../nbs/50_graph_diffusion/29_modal_views.ipynb #69a4af71
@@ -118,7 +118,7 @@ class Graphs:
         if key not in self.pairs:
             precision = np.float64 if x.dtype == torch.float64 else np.float32
             self.pairs[key] = SparsePair.of(self.matrices[name].astype(precision)).to(x.device)
-        return walk(self.pairs[key], x)
+        return propagate(self.pairs[key], x)
 
 # %% ../../nbs/50_graph_diffusion/29_modal_views.ipynb #b8aa72d2
 class ModalViews(nn.Module):

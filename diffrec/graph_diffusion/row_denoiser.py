@@ -92,10 +92,10 @@ class RowDenoiser(nn.Module):
         self.inner = nn.ModuleList(nn.Linear(*sizes) for sizes in zip(hidden, hidden[1:]))
         self.decoder = nn.Parameter(torch.empty(n_items, hidden[-1]))
         self.decoder_bias = nn.Parameter(torch.empty(n_items))
-        spreads = {"encoder": n_items + time_dims + hidden[0], "time_encoder": n_items + time_dims + hidden[0],
+        fans = {"encoder": n_items + time_dims + hidden[0], "time_encoder": n_items + time_dims + hidden[0],
                    "decoder": n_items + hidden[-1]}
         for name, value in self.named_parameters():
-            ends = spreads.get(name, sum(value.shape))
+            ends = fans.get(name, sum(value.shape))
             nn.init.normal_(value, std=.001 if value.ndim == 1 else math.sqrt(2 / ends))
 
     def forward(
@@ -112,8 +112,8 @@ class RowDenoiser(nn.Module):
 # %% ../../nbs/50_graph_diffusion/21_row_denoiser.ipynb #ea136c93
 class RowSchedule(nn.Module):
     "What the denoisers need to know of each step."
-    signal: Tensor     # [T] factor of the clean row
-    spread: Tensor     # [T] factor of the noise
+    alpha: Tensor     # [T] factor of the clean row
+    sigma: Tensor     # [T] factor of the noise
     start: Tensor      # [T] c1, factor of the restored row in a reverse step
     current: Tensor    # [T] c2, factor of the current one
     deviation: Tensor  # [T] of the noise of a reverse step
@@ -128,7 +128,7 @@ class RowSchedule(nn.Module):
         schedule = diffmm_schedule(config.n_steps, config.noise_scale, config.noise_min, config.noise_max)
         power, reverse = schedule.alphas_cumprod, posterior_coefficients(schedule)
         weights, reference = (loss_weights(schedule, kind) for kind in (config.weighting, "reference"))
-        constants = {"signal": power.sqrt(), "spread": (1 - power).sqrt(), "start": reverse.start,
+        constants = {"alpha": power.sqrt(), "sigma": (1 - power).sqrt(), "start": reverse.start,
                      "current": reverse.current, "deviation": reverse.variance.sqrt(),
                      "weights": weights * reference.mean() / weights.mean(),
                      "features": step_features(config.n_steps, config.time_dims)}
@@ -138,16 +138,16 @@ class RowSchedule(nn.Module):
 # %% ../../nbs/50_graph_diffusion/21_row_denoiser.ipynb #658ebffa
 def noised_rows(
     entries: Entries,        # of B clean rows
-    signal: Tensor,          # [B] factor of the ones
-    spread: Tensor,          # [B] factor of the noise
+    alpha: Tensor,          # [B] factor of the ones
+    sigma: Tensor,          # [B] factor of the noise
     noise: Tensor,           # [B, I] standard normal
     kept: Tensor,            # [B, I] bool, which entries outlive dropout
     dropout: float,          # probability that one does not
     normalise: bool = False,  # to length 1, before dropout
 ) -> Tensor:                 # [B, I]
     "The dense rows that a denoiser is shown in training."
-    rows = spread.unsqueeze(1) * noise
-    rows[entries.owners, entries.items] += signal[entries.owners]
+    rows = sigma.unsqueeze(1) * noise
+    rows[entries.owners, entries.items] += alpha[entries.owners]
     if normalise:
         rows = F.normalize(rows)
     return rows.mul_(kept).div_(1 - dropout)
@@ -156,8 +156,8 @@ def noised_rows(
 def noised_sums(
     encoder: Tensor,     # [I, H]
     entries: Entries,    # of B clean rows
-    signal: Tensor,      # [B] factor of the ones
-    spread: Tensor,      # [B] factor of the noise
+    alpha: Tensor,      # [B] factor of the ones
+    sigma: Tensor,      # [B] factor of the noise
     kept: Tensor,        # [n] bool, which entries outlive dropout
     dropout: float,      # probability that one does not
     directions: Tensor,  # [K, I] standard normal
@@ -165,9 +165,9 @@ def noised_sums(
     half: bool = False,  # directions through the encoder in bfloat16
 ) -> Tensor:             # [B, H]
     "What noised and dropped rows contribute to the first layer, without the rows."
-    weights = signal[entries.owners] * kept / (1 - dropout)
+    weights = alpha[entries.owners] * kept / (1 - dropout)
     sums, encoded = encode_rows(encoder, entries, weights, directions, half)
-    share = spread / math.sqrt((1 - dropout) * len(directions))
+    share = sigma / math.sqrt((1 - dropout) * len(directions))
     return sums + share.unsqueeze(1) * mixes @ encoded
 
 # %% ../../nbs/50_graph_diffusion/21_row_denoiser.ipynb #66ca85e8
@@ -180,16 +180,16 @@ def corrupted_input(
     generator: torch.Generator,  # of the rows' device
 ) -> Tensor:                     # [B, H1]
     "What noised and dropped rows contribute to the first layer."
-    options = dict(generator=generator, device=steps.device, dtype=schedule.signal.dtype)
-    signal, spread, n_items = schedule.signal[steps], schedule.spread[steps], len(denoiser.encoder)
+    options = dict(generator=generator, device=steps.device, dtype=schedule.alpha.dtype)
+    alpha, sigma, n_items = schedule.alpha[steps], schedule.sigma[steps], len(denoiser.encoder)
     if config.mode == "faithful":
         noise = torch.randn(len(steps), n_items, **options)
         kept = torch.rand(noise.shape, **options) >= config.dropout
-        return noised_rows(entries, signal, spread, noise, kept, config.dropout, config.normalise) @ denoiser.encoder
+        return noised_rows(entries, alpha, sigma, noise, kept, config.dropout, config.normalise) @ denoiser.encoder
     kept = torch.rand(len(entries.items), **options) >= config.dropout
     directions = torch.randn(config.noise_directions, n_items, **options)
     mixes = torch.randn(len(steps), config.noise_directions, **options)
-    return noised_sums(denoiser.encoder, entries, signal, spread, kept, config.dropout, directions, mixes,
+    return noised_sums(denoiser.encoder, entries, alpha, sigma, kept, config.dropout, directions, mixes,
                        config.half_precision)
 
 # %% ../../nbs/50_graph_diffusion/21_row_denoiser.ipynb #8e7c62f6

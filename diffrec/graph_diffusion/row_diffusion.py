@@ -91,7 +91,7 @@ class RowDiffusion(nn.Module):
         "Hear what the recommender knows; kept until the next epoch."
         check_shape({"I": self.histories.n_items, "M": len(self.denoisers)},
                     item_factors=(signals.item_factors, "I d"), modal_factors=(signals.modal_factors, "M I d"))
-        self.signals = Signals(*(part.detach().to(self.schedule.signal) for part in signals))
+        self.signals = Signals(*(part.detach().to(self.schedule.alpha) for part in signals))
 
     def loss(
         self,
@@ -149,7 +149,7 @@ def _propose(denoiser: RowDenoiser, schedule: RowSchedule, config: RowDiffusionC
         else:
             state, first = sum_entries(denoiser.encoder, entries), config.start_step - 1
             if first >= 0:
-                state = schedule.signal[first] * state + schedule.spread[first] * draw()
+                state = schedule.alpha[first] * state + schedule.sigma[first] * draw()
             noise = [draw() for _ in range(config.n_steps - 1)] if config.sample_noise else None
             hidden = reverse_hidden(denoiser, schedule, state, way_back, noise, half)
         found.append(best_items(denoiser, hidden, config.n_edges, entries if config.exclude_observed else None, half))
@@ -163,7 +163,7 @@ def _reverse_dense(denoiser: RowDenoiser, schedule: RowSchedule, config: RowDiff
     x[entries.owners, entries.items] = 1
     draw = lambda: torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     if config.start_step > 0:
-        x = schedule.signal[config.start_step - 1] * x + schedule.spread[config.start_step - 1] * draw()
+        x = schedule.alpha[config.start_step - 1] * x + schedule.sigma[config.start_step - 1] * draw()
     for t in range(config.n_steps - 1, 0, -1):
         hidden = denoiser(F.normalize(x) @ denoiser.encoder, schedule.features[t])
         restored = hidden @ denoiser.decoder.T + denoiser.decoder_bias

@@ -35,12 +35,12 @@ class Histories(nn.Module):
         interactions: sp.csr_array,  # [U, I]; every stored entry that is not 0 is one meeting
     ):
         super().__init__()
-        met = sp.csr_array(interactions, copy=True)
-        met.sum_duplicates()
-        met.eliminate_zeros()
-        self.n_users, self.n_items = met.shape
-        self.register_buffer("offsets", torch.from_numpy(met.indptr.astype(np.int64)), persistent=False)
-        self.register_buffer("items", torch.from_numpy(met.indices.astype(np.int64)), persistent=False)
+        interacted = sp.csr_array(interactions, copy=True)
+        interacted.sum_duplicates()
+        interacted.eliminate_zeros()
+        self.n_users, self.n_items = interacted.shape
+        self.register_buffer("offsets", torch.from_numpy(interacted.indptr.astype(np.int64)), persistent=False)
+        self.register_buffer("items", torch.from_numpy(interacted.indices.astype(np.int64)), persistent=False)
 
     def forward(
         self,
@@ -127,11 +127,11 @@ class _DecodeErrors(torch.autograd.Function):
                 half: bool) -> tuple[Tensor, Tensor]:
         through_gram = product(hidden, product(table.T, table, half), half)      # [B, H] G h
         shift, of_probes = bias @ table, product(probes.T, table, half)                      # [H] W'b, [d, H]
-        met = sum_entries(table, entries)                                        # [B, H]
-        met_bias = sum_entries(bias[:, None], entries)[:, 0]
-        errors = (hidden * (through_gram + 2 * (shift - met))).sum(1) + bias.square().sum()
-        errors = errors - 2 * met_bias + entries.counts
-        context.save_for_backward(table, bias, hidden, probes, through_gram + shift - met, of_probes)
+        interacted = sum_entries(table, entries)                                        # [B, H]
+        interacted_bias = sum_entries(bias[:, None], entries)[:, 0]
+        errors = (hidden * (through_gram + 2 * (shift - interacted))).sum(1) + bias.square().sum()
+        errors = errors - 2 * interacted_bias + entries.counts
+        context.save_for_backward(table, bias, hidden, probes, through_gram + shift - interacted, of_probes)
         context.entries, context.half = entries, half
         return errors, hidden @ of_probes.T + bias @ probes
 

@@ -76,7 +76,7 @@ def own_parts(
     sample: Sample = Sample(),    # how much is measured
 ) -> dict[str, Part]:             # by the keys of `PARTS`
     "The parts of an epoch, by the code that trains."
-    stepper = Stepper(model, lambda model, batch, chance: model.loss(batch, chance), replace(recipe.fit, device="cpu"), seed)
+    stepper = Stepper(model, lambda model, batch, generator: model.loss(batch, generator), replace(recipe.fit, device="cpu"), seed)
     batches, learning = TripletBatches(dataset.train, recipe.batch_size, recipe.n_negatives, seed=seed), copy.copy(turn)
     learning.redraw, learning.batches = lambda epoch: {}, lambda epoch: first_rows(turn.batches(epoch), sample.learned)
     cut = None if sample.stepped is None else first_rows(batches(0), sample.stepped)
@@ -105,15 +105,15 @@ def literal_parts(
     sample: Sample = Sample(),    # how much is measured
 ) -> dict[str, Part]:             # by the keys of `PARTS`
     "The parts of an epoch, batch by batch; what an epoch does once is prepared and not measured."
-    block, chance = recipe.edges.get("batch_size", TRAINING["batch_size"]), generator_for(seed, "literal")
+    block, generator = recipe.edges.get("batch_size", TRAINING["batch_size"]), generator_for(seed, "literal")
     active = torch.from_numpy(np.flatnonzero(np.diff(literal.interactions.indptr)))
     users = row_batches(len(active), block, seed)(0)
     learned, drawn = (first_rows(users, n) for n in (sample.learned, sample.drawn))
     triplets = TripletBatches(dataset.train, recipe.batch_size, recipe.n_negatives, seed=seed)(0)
     stepped = first_rows(triplets, sample.stepped)
-    work = {"generator": lambda: [literal.learn(active[batch.users], chance) for batch in learned],
-            "redraw": lambda: [literal.draw(active[batch.users], chance) for batch in drawn],
-            "recommender": lambda: [literal.step(batch, chance) for batch in stepped]}
+    work = {"generator": lambda: [literal.learn(active[batch.users], generator) for batch in learned],
+            "redraw": lambda: [literal.draw(active[batch.users], generator) for batch in drawn],
+            "recommender": lambda: [literal.step(batch, generator) for batch in stepped]}
     measured = {"generator": learned, "redraw": drawn, "recommender": stepped}
     whole = {"generator": dataset.n_users, "redraw": dataset.n_users, "recommender": len(triplets.columns.users)}
     return {part: Part(work[part], whole[part] / len(measured[part].columns.users)) for part in PARTS}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.contracts import Triplets
-from ..core.paths import fixed_chance
+from ..core.paths import fixed_seed
 from ..data.interactions import Dataset
 from ..graph_diffusion.builders import build_turn
 from ..graph_diffusion.diffmm import DiffMM
@@ -25,7 +25,7 @@ from ..graph_diffusion.edges import SparsePair, normalised_bipartite
 from ..graph_diffusion.flip_rows import FlipRows
 from ..graph_diffusion.genrec import GenRec
 from diffrec.graph_diffusion.genrec_literal import (
-    FlipTransformer, literal_chain, literal_edges, literal_generator_loss, literal_generator_terms, literal_loss, literal_modal_factors,
+    FlipTransformer, literal_sampler, literal_edges, literal_generator_loss, literal_generator_terms, literal_loss, literal_modal_factors,
     literal_vectors,
 )
 from ..graph_diffusion.recommender import GraphRecommender
@@ -42,7 +42,7 @@ def prepared(
 ) -> tuple[GraphRecommender, Alternation]:
     "Model and turn as at the beginning of a training."
     model = build(recipe, dataset, seed)
-    with fixed_chance(seed, f"initial edges of {recipe.model}"):
+    with fixed_seed(seed, f"initial edges of {recipe.model}"):
         turn = build_turn(model, recipe.edges, dataset, liked(dataset.train).matrix(), seed)
     if turn.stepper is None:
         raise ValueError(f"the edges of {recipe.model!r} are a control, {recipe.edges['kind']!r}: no generator learns")
@@ -185,7 +185,7 @@ class LiteralGenRec(_Literal):
     def draw(self, users: Tensor, generator: torch.Generator) -> Tensor:
         "[B, 1, k] items that users [B] are linked to."
         rows, fields = self.rows(users), self.diffusion
-        found = literal_chain(self.denoiser, rows, generator, fields.n_steps)
+        found = literal_sampler(self.denoiser, rows, generator, fields.n_steps)
         return literal_edges(rows, *found, fields.n_watched, fields.n_edges).unsqueeze(1)
 
     def step(self, batch: Triplets, generator: torch.Generator | None = None) -> float:
@@ -209,5 +209,5 @@ def literal_of(
     seed: int,                # of starting weights that are not the model's
 ) -> LiteralDiffMM | LiteralGenRec:
     "The published formulas with the weights, graphs and learning rate of a faithful model in training."
-    with fixed_chance(seed, f"literal {system}"):
+    with fixed_seed(seed, f"literal {system}"):
         return LITERAL[system](model.train(), turn.stepper.model, liked(dataset.train).matrix(), recipe.fit.learning_rate)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'LEARNERS', 'BUILDERS', 'SELECTIONS', 'ALWAYS_USED', 'USED_FOR_GRAPHS', 'Recipe', 'is_explicit', 'liked',
-           'build', 'judge', 'score_pairs', 'code_hash', 'making', 'train', 'load']
+           'build', 'selection_metric', 'score_pairs', 'code_hash', 'made_from', 'train', 'load']
 
 # %% ../../nbs/52_graph_studies/10_recipes.ipynb #75e39a42
 import hashlib
@@ -21,15 +21,15 @@ import torch
 
 from ..core.artifacts import done_once, read_weights, write_table, write_weights
 from ..core.contracts import Recommender
-from ..core.paths import fixed_chance, rng_for
+from ..core.paths import fixed_seed, rng_for
 from ..data.batches import LabelledBatches, TripletBatches
 from ..data.graphs import bipartite_adjacency, item_similarity, knn_graph
 from ..data.interactions import Dataset, Interactions, fingerprint
 from ..evaluation.ranking import mean_over_users, recall_at_k, top_k
 from ..evaluation.rating import auc
 from ..graph_diffusion.builders import GRAPH_MODELS, build_turn
-from ..graph_diffusion.controls import hub_edges, hubness, knn_edges, no_edges, observed_edges, random_edges
-from ..recommenders.counting import ItemKNN, LikeRatePrior, Popularity, Shrinkage
+from ..graph_diffusion.controls import most_popular_edges, edge_statistics, knn_edges, no_edges, observed_edges, random_edges
+from ..recommenders.counting import ItemKNN, LikeRate, Popularity, Shrinkage
 from ..graph_diffusion.edges import Edges
 from ..recommenders.factorization import VBPR, MatrixFactorization, join_features
 from ..recommenders.lattice import LATTICE
@@ -53,6 +53,7 @@ class Recipe:
     n_negatives: int = 1                         # negatives an event (implicit feedback)
     k: int = 20                                  # cut-off of the selecting metric (implicit feedback)
     edges: Mapping[str, Any] | None = None       # models on generated graphs: the settings of `builders.build_turn`
+    drawn_as: str = ""                           # the name that initial weights are drawn under; empty: that of the model
 
     def __post_init__(self):
         if self.model not in BUILDERS:
@@ -83,9 +84,9 @@ def _popularity(shape: dict, data: Dataset) -> Recommender:
     return Popularity(liked(data.train).item_counts(), data.n_users)
 
 
-def _prior(shape: dict, data: Dataset) -> Recommender:
+def _like_rate(shape: dict, data: Dataset) -> Recommender:
     events = data.train
-    return LikeRatePrior(events.users, events.items, events.values, data.n_users, data.n_items, Shrinkage(**shape))
+    return LikeRate(events.users, events.items, events.values, data.n_users, data.n_items, Shrinkage(**shape))
 
 
 def _item_knn(shape: dict, data: Dataset) -> Recommender:
@@ -130,7 +131,7 @@ def _vbpr_no_features(shape: dict, data: Dataset) -> Recommender:
     return VBPR(data.n_users, data.n_items, torch.zeros(data.n_items, 1), **shape)
 
 
-COUNTERS = {"popularity": _popularity, "prior": _prior, "item_knn": _item_knn}
+COUNTERS = {"popularity": _popularity, "like_rate": _like_rate, "item_knn": _item_knn}
 LEARNERS = {"mf": _factorization, "mf_bias": _factorization, "mf_bpr": _factorization, "vbpr": _vbpr,
             "vbpr_no_features": _vbpr_no_features, "neumf": _neumf, "gmf": _neumf, "lightgcn": _lightgcn,
             "lightgcn_no_graph": _lightgcn}
@@ -146,13 +147,13 @@ def build(
     seed: int,         # of the initial parameters
 ) -> Recommender:      # untrained
     "The model of a recipe, initialised from (seed, model name)."
-    with fixed_chance(seed, f"initial {recipe.model}"):
+    with fixed_seed(seed, f"initial {recipe.drawn_as or recipe.model}"):
         return BUILDERS[recipe.model](dict(recipe.shape), dataset)
 
 # %% ../../nbs/52_graph_studies/10_recipes.ipynb #fb32a324
-def judge(
+def selection_metric(
     dataset: Dataset,  # its training events are masked
-    split: str,        # the split to judge on: "valid", or "test" for the leaking selection
+    split: str,        # the split to evaluate on: "valid", or "test" for the leaking selection
     k: int = 20,       # cut-off of Recall@k (implicit feedback)
 ) -> Callable[[Recommender], float]:  # model -> Recall@k or AUC, in [0, 1]
     "The selecting metric on one split, with everything that does not depend on the model prepared."
@@ -177,7 +178,7 @@ def score_pairs(
 # %% ../../nbs/52_graph_studies/10_recipes.ipynb #cd202bf1
 SELECTIONS = {"valid": "valid", "test_best": "test"}   # selection -> the split that picks
 ALWAYS_USED = (fit, LabelledBatches, TripletBatches, bipartite_adjacency, item_similarity, knn_graph, auc, top_k, recall_at_k, mean_over_users)
-USED_FOR_GRAPHS = (Alternation, over_users, no_edges, observed_edges, random_edges, hub_edges, knn_edges, hubness)
+USED_FOR_GRAPHS = (Alternation, over_users, no_edges, observed_edges, random_edges, most_popular_edges, knn_edges, edge_statistics)
 
 
 def code_hash(
@@ -191,24 +192,24 @@ def code_hash(
     return source_hash([*ALWAYS_USED, *(USED_FOR_GRAPHS if turn is not None else ()), *classes])
 
 # %% ../../nbs/52_graph_studies/10_recipes.ipynb #e731e1cc
-def making(
+def made_from(
     recipe: Recipe,                # what would be trained
     dataset: Dataset,              # on what
     seed: int,                     # of initial parameters, batches and negatives
 ) -> dict[str, Any]:               # recipe, seed, data and code, as JSON has them
-    "What decides a training; equal makings end in equal weights."
+    "What a training is made from; equal records end in equal weights."
     shape = {**recipe.shape, **{name: found[0] for name, found in recipe.choices.items()}}
     model = build(replace(recipe, shape=shape), dataset, seed)
-    made_from = {"recipe": record_of(recipe), "seed": seed, "data": fingerprint(dataset),
+    record = {"recipe": record_of(recipe), "seed": seed, "data": fingerprint(dataset),
                  "code": code_hash(model, _turn(recipe, model, dataset, seed))}
-    return json.loads(json.dumps(made_from))
+    return json.loads(json.dumps(record))
 
 
 def _turn(recipe: Recipe, model: Recommender, dataset: Dataset, seed: int) -> Alternation | None:
     "What comes before the epochs of a model on generated graphs."
     if recipe.edges is None:
         return None
-    with fixed_chance(seed, f"initial edges of {recipe.model}"):
+    with fixed_seed(seed, f"initial edges of {recipe.drawn_as or recipe.model}"):
         return build_turn(model, recipe.edges, dataset, liked(dataset.train).matrix(), seed)
 
 # %% ../../nbs/52_graph_studies/10_recipes.ipynb #149749e0
@@ -222,46 +223,46 @@ def train(
     if recipe.model in LEARNERS and recipe.fit is None:
         raise ValueError(f"{recipe.model} learns, so its recipe needs a `fit`")
     folder = Path(folder) / recipe.model / f"seed-{seed}"
-    made_from = making(recipe, dataset, seed)
-    judges = {selection: judge(dataset, split, recipe.k) for selection, split in SELECTIONS.items()}
+    record = made_from(recipe, dataset, seed)
+    metrics = {selection: selection_metric(dataset, split, recipe.k) for selection, split in SELECTIONS.items()}
 
     def make(path: Path) -> None:
         work = _learn if recipe.fit else _choose
-        epochs, states = work(recipe, dataset, seed, judges, _log_folder(folder, made_from))
+        epochs, states = work(recipe, dataset, seed, metrics, _log_folder(folder, record))
         for selection, (state, shape) in states.items():
-            config = {**made_from, "model": recipe.model, "shape": shape, "selection": selection}
+            config = {**record, "model": recipe.model, "shape": shape, "selection": selection}
             write_weights(folder / f"{selection}.safetensors", state, config)
         write_table(path, epochs.assign(model=recipe.model, seed=seed))
 
-    done_once(folder / "epochs.parquet", made_from, make)
+    done_once(folder / "epochs.parquet", record, make)
     return folder
 
 
-def _log_folder(folder: Path, made_from: dict) -> Path:
-    "The folder of an interrupted run of the same making, or a fresh one: checkpoints of another making are no use."
-    name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+def _log_folder(folder: Path, record: dict) -> Path:
+    "The folder of an interrupted run of the same record, or a fresh one: checkpoints of another training are no use."
+    name = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
     return folder / "log" / name
 
 
-def _learn(recipe: Recipe, dataset: Dataset, seed: int, judges: Mapping, log: Path) -> tuple[pd.DataFrame, dict]:
+def _learn(recipe: Recipe, dataset: Dataset, seed: int, metrics: Mapping, log: Path) -> tuple[pd.DataFrame, dict]:
     "Epochs and best states of a model that learns."
     model = build(recipe, dataset, seed)
     if is_explicit(dataset):
         batches = LabelledBatches(dataset.train, recipe.batch_size, seed=seed)
     else:
         batches = TripletBatches(dataset.train, recipe.batch_size, recipe.n_negatives, seed=seed)
-    history = fit(model, batches, recipe.fit, seed=seed, folder=log, validate=lambda: judges["valid"](model),
-                  also={"test_best": lambda: judges["test_best"](model)}, before=_turn(recipe, model, dataset, seed))
+    history = fit(model, batches, recipe.fit, seed=seed, folder=log, validate=lambda: metrics["valid"](model),
+                  also={"test_best": lambda: metrics["test_best"](model)}, before=_turn(recipe, model, dataset, seed))
     return history.epochs, {name: (history.states[name], dict(recipe.shape)) for name in SELECTIONS}
 
 
-def _choose(recipe: Recipe, dataset: Dataset, seed: int, judges: Mapping, log: Path) -> tuple[pd.DataFrame, dict]:
+def _choose(recipe: Recipe, dataset: Dataset, seed: int, metrics: Mapping, log: Path) -> tuple[pd.DataFrame, dict]:
     "Scores of all choices and the best states of a model that counts."
     rows, models = [], []
     for values in itertools.product(*recipe.choices.values()):
         choice = dict(zip(recipe.choices, values))
         models.append(build(replace(recipe, shape={**recipe.shape, **choice}), dataset, seed))
-        rows.append({**choice, **{name: score(models[-1]) for name, score in judges.items()}})
+        rows.append({**choice, **{name: score(models[-1]) for name, score in metrics.items()}})
     epochs = pd.DataFrame(rows).rename_axis("epoch").reset_index()
     best = {name: int(epochs[name].argmax()) for name in SELECTIONS}
     shape_of = lambda at: {**recipe.shape, **{name: rows[at][name] for name in recipe.choices}}

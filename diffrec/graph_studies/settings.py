@@ -24,7 +24,7 @@ def _bpr(n_epochs: int, **loop: Any) -> FitConfig:
 
 
 _KNN = {"k": (5, 10, 20, 50, 100, 200), "shrinkage": (0., 5., 20., 100.), "popularity": (0., 1e-4)}
-_PRIOR = {"item": (1., 2., 3., 5., 10., 20.), "user": (1., 2., 3., 5., 10., 20.), "weight": (0., .25, .5, 1.)}
+_LIKE_RATE = {"item": (1., 2., 3., 5., 10., 20.), "user": (1., 2., 3., 5., 10., 20.), "weight": (0., .25, .5, 1.)}
 
 SETTINGS: dict[str, tuple[Recipe, ...]] = {
     "tiktok": (
@@ -40,7 +40,7 @@ SETTINGS: dict[str, tuple[Recipe, ...]] = {
                fit=_bpr(100, learning_rate=5e-3, min_epochs=30))),
     "ml-1m": (
         Recipe("popularity"),
-        Recipe("prior", choices=_PRIOR),
+        Recipe("like_rate", choices=_LIKE_RATE),
         Recipe("mf", {"n_factors": 256, "biases": False, "init_std": 1.}, fit=FitConfig(
             n_epochs=800, weight_decay=1e-4, patience=100, min_epochs=200, checkpoint_every=50)),
         Recipe("mf_bias", {"n_factors": 16, "init_std": .01}, fit=FitConfig(n_epochs=60, weight_decay=1e-4, patience=10)),
@@ -57,7 +57,7 @@ SETTINGS: dict[str, tuple[Recipe, ...]] = {
                fit=_bpr(80, learning_rate=5e-3), batch_size=1024)),
     "world-ratings": (
         Recipe("popularity"),
-        Recipe("prior", choices=_PRIOR),
+        Recipe("like_rate", choices=_LIKE_RATE),
         Recipe("mf", {"n_factors": 32, "biases": False}, fit=FitConfig(
             n_epochs=80, learning_rate=5e-3, weight_decay=3e-4, patience=10, min_epochs=30)),
         Recipe("mf_bias", {"n_factors": 32}, fit=FitConfig(
@@ -72,8 +72,8 @@ for _name, _recipes in SETTINGS.items():
     SETTINGS[_name] = _recipes + tuple(
         replace(recipe, model=_WITHOUT[recipe.model][0], shape={**recipe.shape, **_WITHOUT[recipe.model][1]})
         for recipe in _recipes if recipe.model in _WITHOUT)
-CONTROLS = {**{model: control for model, (control, _) in _WITHOUT.items()}, "mf_bias": "prior", "mf": "popularity",
-            "mf_bpr": "popularity", "item_knn": "popularity", "prior": "popularity"}
+CONTROLS = {**{model: control for model, (control, _) in _WITHOUT.items()}, "mf_bias": "like_rate", "mf": "popularity",
+            "mf_bpr": "popularity", "item_knn": "popularity", "like_rate": "popularity"}
 SETTINGS["quick"] = tuple(
     replace(recipe, choices={name: values[:2] for name, values in recipe.choices.items()}, batch_size=256,
             fit=recipe.fit and FitConfig(n_epochs=3, learning_rate=.02))
@@ -119,7 +119,8 @@ def controls_of(
     recipe: Recipe,        # of a model on generated graphs
 ) -> tuple[Recipe, ...]:
     "The same recipe with each control's edges."
-    return tuple(replace(recipe, model=f"{recipe.model}_{kind}", edges={"kind": kind, "n_edges": recipe.edges["n_edges"]})
+    drawn_as = {"most_popular": f"{recipe.model}_hub"}          # its name when its kept trials were trained
+    return tuple(replace(recipe, model=f"{recipe.model}_{kind}", edges={"kind": kind, "n_edges": recipe.edges["n_edges"]}, drawn_as=drawn_as.get(kind, ""))
                  for kind in CONTROL_KINDS)
 
 
@@ -157,7 +158,7 @@ ABLATED: dict[str, dict[str, tuple[dict, dict]]] = {      # system -> name -> wh
     "genrec": {
         "one_edge": ({}, {"n_edges": 1}), "flat_edges": ({}, {"edge_weights": "flat"}),
         "image_only": ({"modalities": ("image",)}, {}), "audio_only": ({"modalities": ("audio",)}, {}),
-        "no_contrast": ({"contrast_weight": 0., "cross_weight": 0.}, {}), "more_noise": ({}, {"forgotten": 1., "start_step": 5}),
+        "no_contrast": ({"contrast_weight": 0., "cross_weight": 0.}, {}), "more_noise": ({}, {"redrawn_share": 1., "start_step": 5}),
         "debias": ({}, {"debias": .1})}}
 CORRECTED_LOOP = FitConfig(n_epochs=30, learning_rate=3e-3, patience=6, ema_decay=.99)
 CORRECTED_DIFFMM = {"mode": "corrected", "n_factors": 128, "weight_decay": 1e-4, "half_precision": True}

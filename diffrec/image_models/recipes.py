@@ -32,11 +32,11 @@ class Recipe:
     fit: FitConfig          # steps, rate, schedule
     n_pictures: int         # drawn to learn from
     batch_size: int
-    n_judged: int           # pictures, or prompts of each sort, of held-out kinds
+    n_evaluated: int           # pictures, or prompts of each sort, of held-out kinds
     shape: Mapping[str, Any] = field(default_factory=dict)   # arguments of the network's builder
 
     def __post_init__(self):
-        for name in ("n_pictures", "batch_size", "n_judged"):
+        for name in ("n_pictures", "batch_size", "n_evaluated"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.n_pictures < self.batch_size:
@@ -79,7 +79,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "clip": {
         "toy": ClipRecipe(FitConfig(**_TOY), 64, 16, 16, dict(embed_dim=32, image_layers=(1, 1, 1, 1), image_width=8, text_layers=2, text_width=32), 2, 64),
         "tiny": ClipRecipe(FitConfig(n_epochs=16, learning_rate=2e-3, checkpoint_every=2, **{**_TINY, "weight_decay": .05}), 20_000, 128, 2000)},
-    "reader": {
+    "classifier": {
         "toy": Recipe(FitConfig(**_TOY), 64, 16, 16, dict(widths=(8, 16), strides=(4, 2))),
         "tiny": Recipe(FitConfig(n_epochs=18, learning_rate=3e-3, **_TINY), 12_288, 64, 4096)},
     "autoencoder": {
@@ -93,7 +93,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "toy": DrawingRecipe(FitConfig(ema_decay=.9, **_TOY), 32, 8, 4, dict(channels=(8, 16), n_heads=2), 2),
         "tiny": DrawingRecipe(FitConfig(n_epochs=10, learning_rate=1.2e-3, ema_decay=.998, checkpoint_steps=192, **_TINY), 24_576, 64, 256)}}
 ZOO_PARTS = tuple(RECIPES)   # in the order in which they are made
-NEEDS = {"clip": (), "reader": (), "autoencoder": ("reader",), "sd3": ("clip", "autoencoder", "reader"), "sd15": ("clip", "autoencoder", "reader")}
+NEEDS = {"clip": (), "classifier": (), "autoencoder": ("classifier",), "sd3": ("clip", "autoencoder", "classifier"), "sd15": ("clip", "autoencoder", "classifier")}
 
 
 def recipe_of(
@@ -141,7 +141,7 @@ def part_hash(
     return hashlib.sha256(json.dumps(card_files(folder), sort_keys=True).encode()).hexdigest()
 
 
-_JUDGED_ONLY = ("fit", "n_judged", "n_known", "n_steps", "guidance")   # `fit` compares its own configuration; the others change no weight
+_JUDGED_ONLY = ("fit", "n_evaluated", "n_known", "n_steps", "guidance")   # `fit` compares its own configuration; the others change no weight
 
 
 def claim_run(
@@ -215,6 +215,6 @@ def ship(
              "cpu_seconds": {name: round(seconds + (earlier["cpu_seconds"][name] if earlier else 0), 1) for name, seconds in spent.items()}}
     with whole_folder(out) as building:
         save(building)
-        judged_on = {"count": recipe.n_judged, "seed": seed, "size": 64, "kinds": "held out"}
-        write_json(building / "card.json", {**about, "quality": {"judged_on": judged_on, **judge(building)}, "files": card_files(building)})
+        evaluated_on = {"count": recipe.n_evaluated, "seed": seed, "size": 64, "kinds": "held out"}
+        write_json(building / "card.json", {**about, "quality": {"evaluated_on": evaluated_on, **judge(building)}, "files": card_files(building)})
         return read_json(building / "card.json")

@@ -192,23 +192,23 @@ def draw_texts(
     n_steps: int = 20,
     guidance: float = 4.,
     batch_size: int = 32,
-    chain: Literal["pipeline", "ancestral", "renewed"] = "pipeline",   # steps of the pipeline's own scheduler, or with a part or all of the noise drawn anew
+    sampling: Literal["pipeline", "ancestral", "renewed"] = "pipeline",   # steps of the pipeline's own scheduler, or with a part or all of the noise drawn anew
     **options: Any,                       # further arguments of the pipeline, e.g. negative_prompt
 ) -> Tensor:                              # [N, S, S, 3] uint8
     "Pictures of texts."
     if len(texts) != len(seeds):
         raise ValueError(f"each text needs a seed, got {len(texts)} texts and {len(seeds)} seeds")
-    if chain not in ("pipeline", "ancestral", "renewed"):
-        raise ValueError(f"chain must be 'pipeline', 'ancestral' or 'renewed', got {chain!r}")
+    if sampling not in ("pipeline", "ancestral", "renewed"):
+        raise ValueError(f"chain must be 'pipeline', 'ancestral' or 'renewed', got {sampling!r}")
     pipeline.set_progress_bar_config(disable=True)
     lacks_third, made, own = pipeline.text_encoder_3 is None, [], pipeline.scheduler
     try:
-        if chain != "pipeline":
-            pipeline.scheduler = AncestralFlow.from_config(own.config, stochastic_sampling=chain == "renewed")
+        if sampling != "pipeline":
+            pipeline.scheduler = AncestralFlow.from_config(own.config, stochastic_sampling=sampling == "renewed")
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
             generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[part]]
-            if chain != "pipeline":
+            if sampling != "pipeline":
                 pipeline.scheduler.generators = generators
             call = lambda **more: pipeline(prompt=list(texts[part]), generator=generators, num_inference_steps=n_steps, guidance_scale=guidance,
                                            output_type="pt", **more, **options).images

@@ -25,7 +25,7 @@ from ..core.artifacts import read_json
 from ..core.paths import Paths, choose_device
 from .folders import HUB_ID, check_part, lacks_files, locate
 from .pipelines import Adapter, add_adapter, lacking, load_pipeline
-from .attribute_classifier import AttributeReader, load_reader
+from .attribute_classifier import AttributeClassifier, load_classifier
 
 # %% ../../nbs/60_image_models/28_zoo.ipynb #8f28e1b0
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -133,7 +133,7 @@ class Parts:
     encoder: str | None = None                                     # "hf-hub:id", "local-dir:folder" or "model/tag"
     pipelines: dict[str, Drawing] = field(default_factory=dict)
     width: int | None = None                                       # of the encoder; None: its configuration says
-    reader: str | None = None                                      # a folder with reader.safetensors
+    classifier: str | None = None                                      # a folder with classifier.safetensors
     autoencoder: str | None = None                                 # a folder in diffusers' layout
     sealed: bool = False                                           # every folder has a card
 
@@ -152,7 +152,7 @@ def sealed_parts(
     "The parts of a zoo in the layout that ships with the project."
     at = lambda name: str(Path(folder) / name)
     adapter = Adapter(at("sd15"), "ip_adapter", "ip-adapter_tiny.safetensors", unit_length=True)
-    return Parts("tiny", f"local-dir:{at('clip')}", {"sd3": Drawing(at("sd3")), "sd15": Drawing(at("sd15"), adapter)}, None, at("reader"),
+    return Parts("tiny", f"local-dir:{at('clip')}", {"sd3": Drawing(at("sd3")), "sd15": Drawing(at("sd15"), adapter)}, None, at("classifier"),
                  at("autoencoder"), sealed=True)
 
 # %% ../../nbs/60_image_models/28_zoo.ipynb #e9cb5bba
@@ -164,7 +164,7 @@ def encoder_source(
     if kind in ("hf-hub", "local-dir") and rest:
         return rest
     model, _, tag = name.rpartition("/")
-    hub_id, _, file = get_pretrained_cfg(model, tag).get("hf_hub", "").rpartition("/") if model in list_models() else ("", "", "")
+    hub_id, _, file = get_pretrained_cfg(model, tag).get("hf_most_popular", "").rpartition("/") if model in list_models() else ("", "", "")
     if not hub_id or file:
         raise ValueError(f"no encoder is called {name!r}: an encoder is 'hf-hub:organisation/name', 'local-dir:folder', or 'model/tag' of "
                          "open_clip with a hub id of its own, e.g. 'ViT-H-14/laion2b_s32b_b79k'")
@@ -247,10 +247,10 @@ class Zoo:
         return load_encoder(self.encoder_folder, f"{self.parts.name}: {self.parts.encoder.split('/')[-1]}", self.device, self.dtype)
 
     @cached_property
-    def reader(self) -> AttributeReader:
+    def classifier(self) -> AttributeClassifier:
         "The judge of small pictures, always in float32."
-        file = "reader.safetensors"
-        return load_reader(self.folder("reader", self.parts.reader, file, lacks_files(file)) / file, self.device)
+        file = "classifier.safetensors"
+        return load_classifier(self.folder("classifier", self.parts.classifier, file, lacks_files(file)) / file, self.device)
 
     @cached_property
     def autoencoder(self) -> AutoencoderKL:

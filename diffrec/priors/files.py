@@ -13,31 +13,31 @@ from typing import Any
 import torch
 
 from ..core.artifacts import read_weights, write_weights
-from .prior import PriorConfig, TastePrior
+from .prior import PriorConfig, DiffusionPrior
 from .released import ReferenceConfig, ReferencePrior
-from .histories import UNSAID
+from .histories import NULL_LABEL
 from ..diffusion.whitening import Whitening
 
 # %% ../../nbs/70_priors/20_files.ipynb #7535d79e
-PRIORS = {"taste prior": (TastePrior, PriorConfig), "released prior": (ReferencePrior, ReferenceConfig)}
+PRIORS = {"taste prior": (DiffusionPrior, PriorConfig), "released prior": (ReferencePrior, ReferenceConfig)}
 
 
 def save_prior(
     path: str | Path,                     # a .safetensors file, written atomically
-    prior: TastePrior | ReferencePrior,
+    prior: DiffusionPrior | ReferencePrior,
     notes: dict[str, Any] | None = None,  # plain values to keep with it: hash of the data, encoder, whether weights are averages
 ) -> Path:                                # the same path
     "Write a prior to one file."
     kind = next(name for name, (build, _) in PRIORS.items() if type(prior) is build)
     header = {"kind": kind, "config": asdict(prior.config), "notes": notes or {}, "whitening": prior.whitening.kind,
-              "says_nothing": {"user": prior.n_users, "score": UNSAID}}
+              "says_nothing": {"user": prior.n_users, "score": NULL_LABEL}}
     return write_weights(path, prior.state_dict(), header)
 
 
 def load_prior(
     path: str | Path,                    # written by `save_prior`
     device: torch.device | str = "cpu",  # where it goes
-) -> tuple[TastePrior | ReferencePrior, dict[str, Any]]:  # the prior, ready to sample, and the notes
+) -> tuple[DiffusionPrior | ReferencePrior, dict[str, Any]]:  # the prior, ready to sample, and the notes
     "Read a prior; raises `ValueError` naming the file if it holds something else."
     weights, header = read_weights(path, device)
     if header.get("kind") not in PRIORS:

@@ -12,7 +12,7 @@ from .training import PriorRecipe, released_recipe
 from ..graph_studies.settings import setting_of
 
 # %% ../../nbs/70_priors/58_recipes.ipynb #30f05574
-HEARD = {"prior": ("number", "history"), "prior_number": ("number",), "prior_history": ("history",), "prior_population": ()}
+HEARD = {"prior": ("user_id", "history"), "prior_user_id": ("user_id",), "prior_history": ("history",), "prior_population": ()}
 
 
 def prior_recipes(
@@ -27,9 +27,9 @@ def prior_recipes(
 ) -> dict[str, PriorRecipe]:
     "A prior, its controls, and the released network in three spaces."
     base = PriorRecipe()
-    recipes = {name: replace(base, shape={**shape, "hears": heard}, fit=replace(base.fit, n_epochs=n_epochs, **loop),
+    recipes = {name: replace(base, shape={**shape, "conditioned_on": heard}, fit=replace(base.fit, n_epochs=n_epochs, **loop),
                              max_support=max_support if "history" in heard else 0) for name, heard in HEARD.items()}
-    recipes["prior_no_lean"] = replace(recipes["prior"], shape={**recipes["prior"].shape, "leans": False})
+    recipes["prior_no_direction"] = replace(recipes["prior"], shape={**recipes["prior"].shape, "use_direction": False})
     released = released_recipe(released_epochs, released_rate, released_rows, **released_shape)
     return {**recipes, "released": released, "released_scaled": replace(released, whitening="scale"), "released_whitened": replace(released, whitening="whiten")}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..diffusion.gaussian import GaussianSchedule
 from ..diffusion.paths import PredictionType4, SchedulePath
 from .prior import Prior
-from .histories import Taste, independent_forgetting
+from .histories import Condition, independent_dropout
 from ..diffusion.whitening import Whitening
 
 # %% ../../nbs/70_priors/18_released.ipynb #d59cfd99
@@ -58,7 +58,7 @@ class ReferenceBlock(nn.Module):
         self.before = nn.ModuleList(ShiftedNorm(width) for _ in range(3))
         self.own = nn.MultiheadAttention(width, n_heads, batch_first=True)
         self.cross = nn.MultiheadAttention(width, n_heads, batch_first=True)
-        self.strength = nn.Parameter(torch.zeros(1))
+        self.guidance_scale = nn.Parameter(torch.zeros(1))
         self.network = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         nn.init.zeros_(self.network[2].weight)
         nn.init.zeros_(self.network[2].bias)
@@ -70,10 +70,10 @@ class ReferenceBlock(nn.Module):
         pooled: Tensor,      # [B, H]
     ) -> Tensor:             # [B, N, H]
         "One step; the second line replaces the stream by its normalised form, as released."
-        heard = self.before[0](x, pooled)
-        x = x + self.own(heard, heard, heard, need_weights=False)[0]
+        normed = self.before[0](x, pooled)
+        x = x + self.own(normed, normed, normed, need_weights=False)[0]
         x = self.before[1](x, pooled)
-        x = x + self.strength * self.cross(x, conditions, conditions, need_weights=False)[0]
+        x = x + self.guidance_scale * self.cross(x, conditions, conditions, need_weights=False)[0]
         return x + self.network(self.before[2](x, pooled))
 
 # %% ../../nbs/70_priors/18_released.ipynb #2b25b1a3
@@ -101,7 +101,7 @@ class ReferenceConfig:
     n_heads: int = 8
     schedule: Literal["squaredcos_cap_v2", "laplace", "linear"] = "squaredcos_cap_v2"
     prediction_type: PredictionType4 = "sample"
-    share_forgotten: float = .15                # of numbers, and of scores
+    dropout: float = .15                # of numbers, and of scores
     n_steps: int = 1000                         # T
 
     def __post_init__(self):
@@ -118,8 +118,8 @@ class ReferencePrior(Prior):
         whitening: Whitening | None = None,   # None: embeddings as they are, as released
     ):
         super().__init__(config.n_users, Whitening(config.n_dims, "none") if whitening is None else whitening,
-                         reference_path(config.schedule, config.n_steps), config.prediction_type, "answer",
-                         independent_forgetting(config.share_forgotten))
+                         reference_path(config.schedule, config.n_steps), config.prediction_type, "output",
+                         independent_dropout(config.dropout))
         self.config, width, part = config, config.width, config.n_dims // config.n_tokens
         self.into, self.token = nn.Linear(config.n_dims, config.n_dims), nn.Linear(part, width)
         self.person, self.score = nn.Embedding(config.n_users + 1, width), nn.Embedding(3, width)
@@ -134,14 +134,14 @@ class ReferencePrior(Prior):
         steps = torch.randint(self.config.n_steps, (n,), generator=generator, device=generator.device)
         return (steps + 1) / self.config.n_steps
 
-    def told(self, taste: Taste) -> Tensor:
+    def encode(self, condition: Condition) -> Tensor:
         "Person and score as two tokens, [B, 2, H]."
-        return torch.stack([self.person(taste.users), self.score(taste.scores)], 1)
+        return torch.stack([self.person(condition.users), self.score(condition.scores)], 1)
 
-    def answer(self, x: Tensor, times: Tensor, told: Tensor) -> Tensor:
+    def predict(self, x: Tensor, times: Tensor, encoded: Tensor) -> Tensor:
         "The answer [B, D], of the configuration's prediction type."
         step = self.path.steps(times) - 1
-        conditions = torch.cat([told, self.time(inverted_time_features(step)).unsqueeze(1)], 1)
+        conditions = torch.cat([encoded, self.time(inverted_time_features(step)).unsqueeze(1)], 1)
         pooled = self.pool(conditions.mean(1))
         stream = self.token(self.into(x).view(len(x), self.config.n_tokens, -1))
         for block in self.blocks:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HABIT', 'user_weights', 'VerifierConfig', 'EmbeddingStatistics', 'check_embeddings', 'RatingSums', 'VerifierNetwork',
-           'AskedVerifier', 'Verifier', 'pool_logits', 'Judgement', 'VerifierEnsemble', 'save_verifier',
+           'FittedVerifier', 'Verifier', 'pool_logits', 'Judgement', 'VerifierEnsemble', 'save_verifier',
            'load_verifier']
 
 # %% ../../nbs/70_priors/32_verifier.ipynb #8f43fb05
@@ -21,7 +21,7 @@ from ..core.artifacts import read_weights, write_weights
 from ..core.contracts import Labelled
 from ..core.paths import check_shape
 from ..evaluation.calibration import Calibration
-from .blocks import HistorySums, TasteDirection
+from .blocks import HistorySums, PreferenceDirection
 from ..recommenders.factorization import normal_table
 from ..graph_diffusion.flip_denoiser import dropped
 
@@ -108,7 +108,7 @@ class RatingSums(nn.Module):
             self.register_buffer(name, torch.zeros(n_users + 1, width))
         self.register_buffer("everybody", torch.tensor(.5))     # the share of likes that a rate is drawn towards
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         "Empty all histories."
         for sums in (self.seen, self.liked, self.n_seen, self.n_liked):
             sums.zero_()
@@ -120,8 +120,8 @@ class RatingSums(nn.Module):
         likes: Tensor,   # [N] 0 or 1
     ) -> None:
         "Put ratings into histories."
-        marks = likes.to(items.dtype).unsqueeze(1)
-        for sums, values in ((self.seen, items), (self.liked, marks * items), (self.n_seen, torch.ones_like(marks)), (self.n_liked, marks)):
+        ratings = likes.to(items.dtype).unsqueeze(1)
+        for sums, values in ((self.seen, items), (self.liked, ratings * items), (self.n_seen, torch.ones_like(ratings)), (self.n_liked, ratings)):
             sums.index_add_(0, users, values)
 
     def forward(
@@ -132,8 +132,8 @@ class RatingSums(nn.Module):
         "Sums over the images that each user rated, marked by how much more than usual she liked them."
         seen, liked, n_seen, n_liked = (sums[users] for sums in (self.seen, self.liked, self.n_seen, self.n_liked))
         if without is not None:
-            items, marks = without[0], without[1].to(seen.dtype).unsqueeze(1)
-            seen, liked, n_seen, n_liked = seen - items, liked - marks * items, n_seen - 1, n_liked - marks
+            items, ratings = without[0], without[1].to(seen.dtype).unsqueeze(1)
+            seen, liked, n_seen, n_liked = seen - items, liked - ratings * items, n_seen - 1, n_liked - ratings
         rate = (n_liked + HABIT * self.everybody) / (n_seen + HABIT)
         return HistorySums(seen, liked - rate * seen, n_seen)
 
@@ -160,7 +160,7 @@ class VerifierNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(below, above) for below, above in zip(widths[:-1], widths[1:]))
         self.out = nn.Linear(d + widths[-1], 1)
         if config.history_rank:
-            self.histories, self.direction = RatingSums(n_users, width), TasteDirection(width, config.history_rank)
+            self.histories, self.direction = RatingSums(n_users, width), PreferenceDirection(width, config.history_rank)
 
     def standardised(
         self,
@@ -201,10 +201,10 @@ class VerifierNetwork(nn.Module):
         return logits + self.direction.log_odds(items, self.direction(known))
 
 # %% ../../nbs/70_priors/32_verifier.ipynb #2cb3e3f1
-class AskedVerifier(VerifierNetwork):
+class FittedVerifier(VerifierNetwork):
     "A verifier that can be told of ratings and be asked; it looks at what it gets."
 
-    def tell(
+    def add_ratings(
         self,
         users: Tensor,           # [N] int64 in [0, n_users)
         catalogue: Tensor,       # [I, D]
@@ -237,7 +237,7 @@ class AskedVerifier(VerifierNetwork):
         return self(users, embeddings)
 
 # %% ../../nbs/70_priors/32_verifier.ipynb #6c8c017d
-class Verifier(AskedVerifier):
+class Verifier(FittedVerifier):
     "A verifier that can learn, be told and be asked."
 
     def __init__(
@@ -264,11 +264,11 @@ class Verifier(AskedVerifier):
         self.catalogue, self.weights = catalogue.to(device), weights.to(device)
         self.known[:-1] = self.weights > 0
         if self.config.history_rank:
-            self.histories.forget()
+            self.histories.clear()
             self.histories.everybody.fill_(likes.double().mean())
-            self.tell(users, catalogue, items, likes)
+            self.add_ratings(users, catalogue, items, likes)
 
-    def forget_table(self) -> None:
+    def release_table(self) -> None:
         "Let go of the table and the weights."
         self.catalogue = self.weights = None
 
@@ -315,10 +315,10 @@ class VerifierEnsemble(nn.Module):
         self.members, self.calibration = nn.ModuleList(members), Calibration(*calibration)
         self.n_users, self.n_features = sizes[0]
 
-    def tell(self, users: Tensor, catalogue: Tensor, items: Tensor, likes: Tensor) -> None:
+    def add_ratings(self, users: Tensor, catalogue: Tensor, items: Tensor, likes: Tensor) -> None:
         "Tell every member of ratings [N] of users [N] and rows [N] of a catalogue [I, D]; see `Verifier.tell`."
         for member in self.members:
-            member.tell(users, catalogue, items, likes)
+            member.add_ratings(users, catalogue, items, likes)
 
     def member_logits(self, users: Tensor, embeddings: Tensor) -> Tensor:
         "Logits [k, B] of each member for users [B] and embeddings [B, D], not calibrated."

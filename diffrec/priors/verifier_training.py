@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALIBRATIONS', 'NCF_SPACE', 'RatedEmbeddings', 'validation_fold', 'NCFTraining', 'TrainedNCF', 'row_logits',
-           'weighted_log_loss', 'train_ncf', 'NCFAnswers', 'NCF', 'NCFSearch', 'search_ncf', 'taste_scores',
-           'judge_verifier', 'verifier_rows']
+           'weighted_log_loss', 'train_ncf', 'NCFPredictions', 'NCF', 'NCFSearch', 'search_ncf', 'preference_scores',
+           'evaluate_verifier', 'verifier_rows']
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #979fd7cb
 import json
@@ -23,7 +23,7 @@ from scipy.special import expit, log_expit
 from torch import Tensor, nn
 
 from ..core.artifacts import result_rows
-from ..core.paths import fixed_chance, rng_for
+from ..core.paths import fixed_seed, rng_for
 from ..data.batches import LabelledBatches
 from ..data.interactions import Dataset, Interactions, check_finite, check_ids
 from ..evaluation.protocol import evaluate_rating
@@ -155,21 +155,21 @@ def train_ncf(
         valid = validation_fold(rows.items, training.valid_share, rng_for(seed, "validation fold of ncf"))
     learned, judged = rows.select(~valid), rows.select(valid)
     statistics = EmbeddingStatistics.of(rows.table[np.unique(learned.items)]) if training.standardise else None
-    with fixed_chance(seed, "initial ncf"):
+    with fixed_seed(seed, "initial ncf"):
         model = Verifier(VerifierConfig(n_users, rows.table.shape[1], d, tuple(mlp_layers), dropout, history_rank), statistics)
     model.learn_from(rows.table, *(torch.from_numpy(part) for part in (learned.users, learned.items, learned.labels)))
     events = Interactions(learned.users, learned.items, n_users, len(rows.table), learned.labels, name="ratings")
     config = FitConfig(n_epochs=training.n_epochs, learning_rate=lr, weight_decay=weight_decay, patience=training.patience, device=device)
     history = fit(model, LabelledBatches(events, training.batch_size, seed), config, seed=seed, folder=folder,
                   validate=lambda: -weighted_log_loss(judged, row_logits(model, judged)))
-    model.forget_table()
+    model.release_table()
     return TrainedNCF(model, history, valid, -history.best_score)
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #fe71c072
 CALIBRATIONS = {"none": lambda logits, labels, weights: Calibration(), "temperature": fit_temperature, "platt": fit_platt}
 
 
-class NCFAnswers:
+class NCFPredictions:
     "What a trained NCF can be asked; `ensemble` is there after `fit` or `load`."
     ensemble: VerifierEnsemble | None = None
 
@@ -179,7 +179,7 @@ class NCFAnswers:
             raise ValueError("this NCF is not trained: call fit or load first")
         return self.ensemble
 
-    def tell(
+    def add_ratings(
         self,
         U: np.ndarray,                    # [N] users, known to the numbering
         E: np.ndarray | Tensor,           # [N, D], or [I, D] if there are `items`
@@ -188,7 +188,7 @@ class NCFAnswers:
     ) -> None:
         "Add ratings to users' histories, also of users that were not learned from; nothing is trained."
         rows = RatedEmbeddings.of(U, E, Y, items)
-        self.trained_ensemble().tell(torch.from_numpy(rows.users), rows.table, torch.from_numpy(rows.items), torch.from_numpy(rows.labels))
+        self.trained_ensemble().add_ratings(torch.from_numpy(rows.users), rows.table, torch.from_numpy(rows.items), torch.from_numpy(rows.labels))
 
     def predict(
         self,
@@ -217,7 +217,7 @@ class NCFAnswers:
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #455d9c8e
 @dataclass
-class NCF(NCFAnswers):
+class NCF(NCFPredictions):
     "An ensemble of verifiers with the settings it is trained by."
     d: int = 320
     mlp_layers: Sequence[int] = (64, 32)
@@ -325,7 +325,7 @@ def search_ncf(
     return NCFSearch(read(study.best_trial), table)
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #7f06c16a
-def taste_scores(
+def preference_scores(
     pair_scorer: Callable[[Tensor, Tensor], Tensor],  # users [B], items [B] -> logits [B]
     users: np.ndarray,                                # [N] of the judged rows
     items: np.ndarray,                                # [N]
@@ -346,11 +346,11 @@ def taste_scores(
         inside = order[slice(*np.searchsorted(at_item[order], [start, start + len(block)]))]
         own[inside], largest = grid[at_user[inside], at_item[inside] - start], max(largest, np.abs(grid).max())
     of_users /= len(known_items)
-    taste = own - of_items[at_item] - of_users[at_user] + of_items.mean()
-    return np.where(np.abs(taste) <= 1e-5 * largest, 0.0, taste)
+    condition = own - of_items[at_item] - of_users[at_user] + of_items.mean()
+    return np.where(np.abs(condition) <= 1e-5 * largest, 0.0, condition)
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #7a6dde5e
-def judge_verifier(
+def evaluate_verifier(
     pair_scorer: Callable[[Tensor, Tensor], Tensor],  # users [B], items [B] -> logits [B]
     dataset: Dataset,                                 # likes, 0 or 1, in `split`
     split: str = "test",                              # the split under test
@@ -359,11 +359,11 @@ def judge_verifier(
     "Logit of every event of a split, and what of it is taste."
     frame = evaluate_rating(pair_scorer, dataset, split, device=device)
     there = lambda users, items: pair_scorer(users.to(device), items.to(device))
-    return frame.assign(taste=taste_scores(there, frame["user"].to_numpy(), frame["item"].to_numpy()))
+    return frame.assign(condition=preference_scores(there, frame["user"].to_numpy(), frame["item"].to_numpy()))
 
 
 def verifier_rows(
-    predictions: pd.DataFrame,       # columns of `judge_verifier` and model; seed if there are any
+    predictions: pd.DataFrame,       # columns of `evaluate_verifier` and model; seed if there are any
     run: str,                        # name of the report
     dataset: str,                    # name of the data set
     split: str,                      # the split under test
@@ -375,9 +375,9 @@ def verifier_rows(
     "What verifiers know, with intervals over users: of likes, of taste, and of their own certainty."
     common, seeds = dict(run=run, dataset=dataset, split=split), ["seed"] if "seed" in predictions else []
     rated = lambda frame: summarise_rating(frame, **common, controls=controls, rng=rng, n_resamples=n_resamples, metrics=("auc", "uauc"))
-    plain, taste = rated(predictions), rated(predictions.assign(score=predictions["taste"]))
-    taste = taste[~taste["metric"].str.startswith("dropped_")]
-    taste = taste.assign(metric=taste["metric"].str.replace(r"u?auc", r"taste(\g<0>)", regex=True))
+    plain, condition = rated(predictions), rated(predictions.assign(score=predictions["taste"]))
+    condition = condition[~condition["metric"].str.startswith("dropped_")]
+    condition = condition.assign(metric=condition["metric"].str.replace(r"u?auc", r"taste(\g<0>)", regex=True))
     probabilities, labels = expit(predictions["score"]), predictions["label"]
     per_user = [predictions[["user", "model", *seeds]].assign(value=value).groupby(["user", "model", *seeds], as_index=False)["value"].mean()
                 .assign(metric=metric, slice="all", k=0) for metric, value in [
@@ -387,4 +387,4 @@ def verifier_rows(
               for key, frame in predictions.groupby(["model", *seeds])]
     if seeds:
         errors += [{**row, "seed": pd.NA} for row in pd.DataFrame(errors).groupby("model", as_index=False)[["value", "n"]].mean().to_dict("records")]
-    return result_rows(pd.concat([plain, taste, proper, result_rows([row | common | {"metric": "ece"} for row in errors])]))
+    return result_rows(pd.concat([plain, condition, proper, result_rows([row | common | {"metric": "ece"} for row in errors])]))

@@ -128,8 +128,8 @@ class VBPR(Recommender):
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         "[B] or [B, C] scores of pairs."
-        met, places = torch.unique(items, return_inverse=True)
-        seen = self.features[met]
+        interacted, places = torch.unique(items, return_inverse=True)
+        seen = self.features[interacted]
         visual = pair_dots(self.visual_tastes, seen @ self.projection, users, places)
         bias = bias_of(self.item_bias, items) + bias_of((seen @ self.visual_bias).squeeze(1), places)
         return pair_dots(self.user_factors, self.item_factors, users, items) + visual + bias
@@ -158,8 +158,8 @@ class VBPR(Recommender):
         "L2 on the factors and tastes of the batch's users, and on the factors and projected features of its items."
         if self.weight_decay == 0:
             return 0.0
-        met, places = torch.unique(batch_items(batch), return_inverse=True)
+        interacted, places = torch.unique(batch_items(batch), return_inverse=True)
         total = squared_rows(self.user_factors, batch.users) + squared_rows(self.visual_tastes, batch.users)
         total = total + squared_rows(self.item_factors, batch_items(batch))
-        total = total + squared_rows(self.features[met] @ self.projection, places)
+        total = total + squared_rows(self.features[interacted] @ self.projection, places)
         return self.weight_decay / 2 * total / len(batch.users)

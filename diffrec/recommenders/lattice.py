@@ -174,13 +174,13 @@ class LATTICE(LightGCN):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         "[U, d] and [I, d] smoothed vectors, those of the items with their neighbours'."
-        factors, walk = torch.cat([self.user_factors, self.item_factors]), self.item_factors
+        factors, propagate = torch.cat([self.user_factors, self.item_factors]), self.item_factors
         smooth = mean_of_layers(self.graph_in_use(), factors, self.n_layers)
         users, items = smooth.split([self.n_users, self.n_items])
         edges = self.item_graph()
         for _ in range(self.n_item_layers):
-            walk = mix_neighbours(*edges, walk)
-        return users, items + (normalize(walk, dim=1) if self.unit_length else walk)
+            propagate = mix_neighbours(*edges, propagate)
+        return users, items + (normalize(propagate, dim=1) if self.unit_length else propagate)
 
     def graph_in_use(self) -> Tensor:
         "[U + I, U + I] the user-item graph, or in training the pruned one that `prune_seed` stands for."

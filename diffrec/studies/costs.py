@@ -118,13 +118,13 @@ class CpuWatch:
         judge: Callable[[], float],  # measures a quality, however long it takes
     ) -> Callable[[], float]:        # the same, but its time is not counted and its result is noted
         "Wrap a judge so that the watch stands still while it works."
-        def judge_and_note() -> float:
+        def evaluate_and_note() -> float:
             spent = self.seconds
             quality = float(judge())
             self.notes.append((spent, quality))
             self._paused += self.seconds - spent
             return quality
-        return judge_and_note
+        return evaluate_and_note
 
     def curve(self) -> pd.DataFrame:  # [notes, 2] cpu_seconds, quality
         "What was noted."

@@ -30,9 +30,9 @@ def over_users(
     "Results for users 0 … U-1 in their order, each process working on its share of the blocks."
     if n_users < 1 or block < 1:
         raise ValueError(f"n_users and block must be >= 1, got {n_users} and {block}")
-    starts, place = list(range(0, n_users, block)), current_process()
+    starts, process = list(range(0, n_users, block)), current_process()
     own = []
-    for start in starts[share_of_process(len(starts), place.rank, place.n_processes)]:
+    for start in starts[share_of_process(len(starts), process.rank, process.n_processes)]:
         users = torch.arange(start, min(start + block, n_users), device=device)
         found = work(users, generator_for(seed, f"{name}, users from {start}", device))
         own.append(type(found)(*(column.cpu() for column in found)))

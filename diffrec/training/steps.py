@@ -22,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core.paths import choose_device, rng_for
 from .config import FitConfig, learned_state, load_learned_state, make_optimizer
-from .processes import Place, count_rows, current_process, gather_parts, share_of_batch
+from .processes import Process, count_rows, current_process, gather_parts, share_of_batch
 
 # %% ../../nbs/20_training/40_steps.ipynb #04cb2345
 Loss = Callable[[nn.Module, Any, torch.Generator], Tensor]   # (model, batch, generator) -> mean over the rows
@@ -163,7 +163,7 @@ class Stepper:
         self.model, self.config, self.n_steps = model, config, 0
         self.accelerator = make_accelerator(config)
         self.device, self.scaler = self.accelerator.device, self.accelerator.scaler
-        self.place = Place(self.accelerator.process_index, self.accelerator.num_processes)
+        self.process = Process(self.accelerator.process_index, self.accelerator.num_processes)
         self.objective = self.accelerator.prepare_model(Objective(model, loss)).train()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.parameters, config)
@@ -180,7 +180,7 @@ class Stepper:
         "Follow the gradient of the mean loss over all rows of the group."
         n_rows = sum([count_rows(batch) for batch in group])
         for index, batch in enumerate(group):
-            if self.place.n_processes > 1 and index + 1 < len(group):
+            if self.process.n_processes > 1 and index + 1 < len(group):
                 with self.accelerator.no_sync(self.objective):
                     self._add_gradient(batch, index, n_rows)
             else:
@@ -201,8 +201,8 @@ class Stepper:
 
     def _add_gradient(self, batch: Any, index: int, n_rows: int) -> None:
         "Add the share of one batch, of `n_rows` in the group, to the gradient and the running loss."
-        rank, n_processes = self.place
-        own, n_own = (batch, len(batch[0])) if n_processes == 1 else share_of_batch(batch, self.place)
+        rank, n_processes = self.process
+        own, n_own = (batch, len(batch[0])) if n_processes == 1 else share_of_batch(batch, self.process)
         if self.device.type != "cpu":
             own = send_to_device(own, self.device, non_blocking=True)
         draw = (self.n_steps * self.config.gradient_accumulation + index) * n_processes + rank
@@ -253,6 +253,6 @@ def load_stepper_state(
         own.copy_(saved)
     if stepper.scaler is not None:
         stepper.scaler.load_state_dict(state["scaler"])
-    own_total = {} if stepper.place.rank == 0 else {"total": 0.0}
+    own_total = {} if stepper.process.rank == 0 else {"total": 0.0}
     stepper.running.begin(**{**state["running"], **own_total})
     stepper.n_steps = state["n_steps"]

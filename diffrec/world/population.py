@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'TEST_BEGINS', 'N_VALUES', 'KINDS', 'ONE_HOT', 'VALUE_NAMES', 'PAIR_BONUS', 'PAIR_SHARE', 'CARES',
            'GENEROSITY', 'WorldConfig', 'world_config', 'kind_numbers', 'Items', 'draw_items', 'People', 'draw_people',
-           'taste_table']
+           'preference_table']
 
 # %% ../../nbs/10_world/40_population.ipynb #f46f24f0
 from dataclasses import dataclass, replace
@@ -174,7 +174,7 @@ def _bell(count: int) -> np.ndarray:
     return numbers / numbers.std()
 
 # %% ../../nbs/10_world/40_population.ipynb #91bd97d6
-def taste_table(
+def preference_table(
     people: People,      # whose tastes
     users: np.ndarray,   # [n] int64, a few
 ) -> pd.DataFrame:       # [n, 3] likes, dislikes, loves

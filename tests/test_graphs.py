@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from diffrec.world.world import make_world, world_config
 from diffrec.graph_studies.recipes import SELECTIONS, _learn, build, load, selection_metric, train
 from diffrec.graph_studies.settings import recipe_for
+from diffrec.world.world import make_world, world_config
 from test_training import run_script
 
 DRAWN = '''
@@ -17,9 +17,8 @@ DRAWN = '''
 import json, sys
 from pathlib import Path
 import torch
-from diffrec.core.paths import fixed_seed, generator_for
+from diffrec.core.seeds import fixed_seed, generator_for
 from diffrec.data.batches import TripletBatches
-from diffrec.world.world import make_world, world_config
 from diffrec.graph_diffusion.builders import build_turn
 from diffrec.graph_diffusion.row_diffusion import RowDiffusion, RowDiffusionConfig
 from diffrec.graph_studies.recipes import build
@@ -28,6 +27,7 @@ from diffrec.training.alternation import over_users
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
 from diffrec.training.processes import current_process, gather_parts
+from diffrec.world.world import make_world, world_config
 
 folder, place = Path(sys.argv[1]), current_process("cpu")
 data = make_world(world_config("toy", seed=0)).dataset()

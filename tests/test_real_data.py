@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from diffrec.core.paths import Paths
+from diffrec.core.pickles import load_pickle
 from diffrec.data.interactions import Dataset, load_dataset, save_dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
-from diffrec.core.pickles import load_pickle
 from diffrec.graph_studies.recipes import made_from
 from diffrec.graph_studies.settings import SETTINGS
 from diffrec.graph_studies.trials import Evaluation, read_header

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from diffrec.core.checkpoints import latest_checkpoint, load_checkpoint, pack_state
-from diffrec.core.paths import rng_for, seed_everything
+from diffrec.core.seeds import rng_for, seed_everything
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
 
@@ -144,7 +144,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from diffrec.core.contracts import Triplets, bpr_loss
-from diffrec.core.paths import rng_for
+from diffrec.core.seeds import rng_for
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
 from diffrec.training.processes import current_process, gather_parts, gather_rows, users_of_process

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .paths import check_shape
+from .checks import check_shape
 
 # %% ../../nbs/00_core/50_contracts.ipynb #e7e9b085
 class Triplets(NamedTuple):

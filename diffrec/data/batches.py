@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 
 from ..core.contracts import Labelled, Triplets
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from .interactions import Interactions
 
 # %% ../../nbs/05_data/30_batches.ipynb #ff7989fd

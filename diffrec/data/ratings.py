@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from .interactions import Interactions
 from .splits import rank_in_group, split_item_disjoint, splits_by_label
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from .gaussian import take_steps
 
 # %% ../../nbs/15_diffusion/20_flip.ipynb #136ede76

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 
 # %% ../../nbs/15_diffusion/10_gaussian.ipynb #b2ee64c7
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from .gaussian import GaussianSchedule
 
 # %% ../../nbs/15_diffusion/30_paths.ipynb #18e9c1da

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.paths import check_shape, generator_for
+from ..core.checks import check_shape
+from ..core.seeds import generator_for
 from .paths import CosinePath, NoisePath, PredictionType4, both_of, check_times
 
 # %% ../../nbs/15_diffusion/50_solvers.ipynb #d3ff4205

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from ..core.artifacts import result_rows
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from ..world.drawing import ATTRIBUTES, check_codes
 
 # %% ../../nbs/25_evaluation/45_attributes.ipynb #bd67a3a0

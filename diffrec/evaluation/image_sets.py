@@ -18,7 +18,7 @@ from scipy.spatial.distance import pdist
 from sklearn.neighbors import NearestNeighbors
 
 from ..core.artifacts import result_rows
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from ..data.interactions import check_ids
 from .rating import auc
 

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import ndimage, stats
 
 from ..core.artifacts import result_rows
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from ..world.drawing import CENTRED, SHAPES, silhouettes
 
 # %% ../../nbs/25_evaluation/40_outlines.ipynb #6032141b

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 
 # %% ../../nbs/25_evaluation/10_ranking.ipynb #a7b4c229
 def best_items(

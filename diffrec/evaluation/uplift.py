@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 
 BLOCK_CELLS = 2**22   # numbers of permutations held at a time
 

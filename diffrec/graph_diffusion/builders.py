@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from ..data.batches import Epoch
 from ..data.graphs import knn_graph
 from ..data.interactions import Dataset
@@ -28,8 +28,8 @@ from .flip_denoiser import FlipRowsConfig
 from .flip_rows import FlipRows
 from .genrec import GenRec, GenRecConfig
 from .genrec_corrected import CorrectedGenRec, CorrectedGenRecConfig
-from .recommender import GraphRecommender
 from .latent_rows import LatentRows, LatentRowsConfig
+from .recommender import GraphRecommender
 from .row_diffusion import RowDiffusion, RowDiffusionConfig
 from ..training.alternation import Alternation, over_users
 from ..training.config import FitConfig

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from .controls import knn_edges
 from ..recommenders.lattice import nearest_items
 

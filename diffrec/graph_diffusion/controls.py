@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from .edges import Edges, edges_of
 
 # %% ../../nbs/50_graph_diffusion/14_controls.ipynb #0e26f560

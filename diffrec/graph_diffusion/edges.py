@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 
 # %% ../../nbs/50_graph_diffusion/10_edges.ipynb #c3d867c6
 class Edges(NamedTuple):

@@ -15,13 +15,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from ..core.checks import check_shape
 from ..core.contracts import Labelled, Triplets, bpr_loss
-from ..core.paths import check_shape
 from .contrast import batch_contrast
 from .edges import Signals, normalised_bipartite, propagate
-from ..recommenders.layers import pair_dots
 from .modal_views import Graphs, ModalViews, item_graph
 from .vectors import VectorRecommender
+from ..recommenders.layers import pair_dots
 
 # %% ../../nbs/50_graph_diffusion/40_genrec.ipynb #ff2f45dc
 @dataclass(frozen=True)

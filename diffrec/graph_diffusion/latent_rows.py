@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from .candidates import CandidateConfig, candidate_items, distinct_meetings, popularity_of
 from .edges import Edges, Rows, Signals
 from .latent_sampling import (
     LatentDenoiser, LatentRowsConfig, denoising_error, schedule_of, sample_latents, sampling_times)
-from ..recommenders.multimodal import ItemFeatures
 from .row_products import Entries, Histories, sum_entries
+from ..recommenders.multimodal import ItemFeatures
 
 # %% ../../nbs/50_graph_diffusion/33_latent_rows.ipynb #5de34e3d
 def latents_of(

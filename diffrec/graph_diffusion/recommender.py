@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core.checks import check_shape
 from ..core.contracts import Recommender
-from ..core.paths import check_shape, generator_for
+from ..core.seeds import generator_for
 from .edges import (Edges, Signals, SparsePair, drop_edges, drop_entries, edges_of,
                                   graph_of_edges)
 

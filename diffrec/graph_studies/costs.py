@@ -20,17 +20,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from ..core.artifacts import result_rows
-from ..studies.costs import cost_rows, interleaved
-from ..core.paths import generator_for
+from ..core.seeds import generator_for
 from ..data.batches import Epoch, TripletBatches
 from ..data.interactions import Dataset
 from ..evaluation.rows import pick_rows
-from ..graph_diffusion.builders import TRAINING, row_batches
-from .peers import LiteralDiffMM, LiteralGenRec
-from ..graph_diffusion.recommender import GraphRecommender
 from ..figures.curves import new_axes
-from .recipes import Recipe
 from ..figures.style import color_of
+from ..graph_diffusion.builders import TRAINING, row_batches
+from ..graph_diffusion.recommender import GraphRecommender
+from .peers import LiteralDiffMM, LiteralGenRec
+from .recipes import Recipe
+from ..studies.costs import cost_rows, interleaved
 from ..training.alternation import Alternation, over_users
 from ..training.fit import Progress, train_epoch
 from ..training.steps import Stepper

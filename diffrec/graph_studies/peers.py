@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.contracts import Triplets
-from ..core.paths import fixed_seed
+from ..core.seeds import fixed_seed
 from ..data.interactions import Dataset
 from ..graph_diffusion.builders import build_turn
 from ..graph_diffusion.diffmm import DiffMM

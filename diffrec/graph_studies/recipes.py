@@ -21,7 +21,7 @@ import torch
 
 from ..core.artifacts import done_once, read_weights, write_table, write_weights
 from ..core.contracts import Recommender
-from ..core.paths import fixed_seed, rng_for
+from ..core.seeds import fixed_seed, rng_for
 from ..data.batches import LabelledBatches, TripletBatches
 from ..data.graphs import bipartite_adjacency, item_similarity, knn_graph
 from ..data.interactions import Dataset, Interactions, fingerprint
@@ -29,8 +29,8 @@ from ..evaluation.ranking import mean_over_users, recall_at_k, top_k
 from ..evaluation.rating import auc
 from ..graph_diffusion.builders import GRAPH_MODELS, build_turn
 from ..graph_diffusion.controls import most_popular_edges, edge_statistics, knn_edges, no_edges, observed_edges, random_edges
-from ..recommenders.counting import ItemKNN, LikeRate, Popularity, Shrinkage
 from ..graph_diffusion.edges import Edges
+from ..recommenders.counting import ItemKNN, LikeRate, Popularity, Shrinkage
 from ..recommenders.factorization import VBPR, MatrixFactorization, join_features
 from ..recommenders.lattice import LATTICE
 from ..recommenders.lightgcn import LightGCN

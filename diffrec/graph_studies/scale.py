@@ -16,15 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core.artifacts import Measure, result_rows
-from ..studies.costs import peak_memory_of
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from ..data.batches import TripletBatches
 from ..data.interactions import Dataset, Interactions
-from ..graph_diffusion.builders import TRAINING, build_turn
-from ..graph_diffusion.memory import EpochSizes, MemoryEstimate, memory_estimate
 from ..figures.curves import new_axes
-from .recipes import Recipe, build, liked
 from ..figures.style import color_of, ink_of
+from ..graph_diffusion.builders import TRAINING, build_turn
+from ..graph_diffusion.memory import EpochSizes, MemoryEstimate, training_memory
+from .recipes import Recipe, build, liked
+from ..studies.costs import peak_memory_of
 from ..training.alternation import Alternation
 from ..training.config import FitConfig
 from ..training.fit import fit
@@ -78,7 +78,7 @@ def estimate_of(
 ) -> MemoryEstimate:
     "Memory of a training epoch, before it begins."
     generator = None if turn.stepper is None else turn.stepper.model
-    return memory_estimate(model, generator, sizes_of(recipe, n_states), before)
+    return training_memory(model, generator, sizes_of(recipe, n_states), before)
 
 # %% ../../nbs/52_graph_studies/74_scale.ipynb #c0e85b7d
 def train_epoch_of(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.artifacts import read_weights, write_weights
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from ..world.drawing import ATTRIBUTES
 
 # %% ../../nbs/60_image_models/14_attribute_classifier.ipynb #e8f2c027

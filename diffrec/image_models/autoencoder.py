@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 
 # %% ../../nbs/60_image_models/18_autoencoder.ipynb #e5d80b50
 def to_signal(

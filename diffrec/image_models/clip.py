@@ -29,10 +29,11 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ..core.paths import check_shape, rng_for
+from ..core.checks import check_shape
+from ..core.folders import whole_folder
+from ..core.seeds import rng_for
 from ..world.captions import DESCRIPTIONS, fill_wordings
 from ..world.drawing import ATTRIBUTES
-from ..core.folders import whole_folder
 from ..world.population import KINDS
 
 # %% ../../nbs/60_image_models/16_clip.ipynb #655aebad

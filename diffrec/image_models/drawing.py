@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core.paths import check_shape, rng_for
-from .sd15 import draw_embeddings
+from ..core.checks import check_shape
+from ..core.seeds import rng_for
 from .picture_store import PictureStore
+from .sd15 import draw_embeddings
 
 # %% ../../nbs/60_image_models/42_drawing.ipynb #67641de9
 @dataclass(frozen=True)

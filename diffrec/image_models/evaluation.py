@@ -22,16 +22,17 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ..core.artifacts import result_rows
-from ..core.paths import check_shape, generator_for, rng_for
-from ..world.picture_bank import GENERAL, draw_captions, make_bank
-from ..world.drawing import ATTRIBUTES
+from ..core.checks import check_shape
+from ..core.seeds import generator_for, rng_for
 from ..evaluation.attributes import PARTS, accuracy_rows, right_attributes
 from ..evaluation.outlines import fit_outlines, outline_rows
-from .autoencoder import psnr, reconstruct
 from .attribute_classifier import AttributeClassifier, spoiled, unit_pictures
+from .autoencoder import psnr, reconstruct
 from .clip import embed_pictures, naming_accuracy
 from .sd15 import draw_embeddings
 from .sd3 import draw_texts
+from ..world.drawing import ATTRIBUTES
+from ..world.picture_bank import GENERAL, draw_captions, make_bank
 
 # %% ../../nbs/60_image_models/55_evaluation.ipynb #7425d309
 CLEAN = .9   # least IoU of an outline that is called clean

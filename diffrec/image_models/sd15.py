@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ..core.artifacts import atomic_path
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from ..diffusion.gaussian import GaussianSchedule, loss_weights, q_sample, training_target
 from .autoencoder import to_pixels
 

@@ -21,7 +21,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from .autoencoder import to_pixels
 
 # %% ../../nbs/60_image_models/20_sd3.ipynb #8a35716f

@@ -21,19 +21,19 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..core.artifacts import Measure
-from ..core.paths import fixed_seed, generator_for, rng_for
-from ..world.picture_bank import WORDINGS, draw_captions, family_rows, make_bank, shuffled_rows
-from ..world.captions import fill_wordings
-from .autoencoder import AutoencoderLoss, PixelBatch, encode, standardise_latents, tiny_autoencoder
+from ..core.seeds import fixed_seed, generator_for, rng_for
 from .attribute_classifier import AttributeClassifier, PicturesKnown, ClassifierConfig, load_classifier, save_classifier
+from .autoencoder import AutoencoderLoss, PixelBatch, encode, standardise_latents, tiny_autoencoder
+from ..world.captions import fill_wordings
+from ..world.picture_bank import WORDINGS, draw_captions, family_rows, make_bank, shuffled_rows
 from diffrec.image_models.clip import (
     ClipBatches, ClipLearner, build_clip, caption_tokenizer, embed_pictures, load_clip, save_clip, text_encoder, tiny_clip_config, tokens_of,
 )
-from .sd3 import DrawingBatch, FlowDrawing, sd3_pipeline, tiny_transformer
-from .sd15 import HearingBatch, HearingUNet, adapter_of, fresh_adapter, sd15_pipeline, tiny_unet, write_adapter
-from ..world.population import KINDS
 from .evaluation import evaluate_autoencoder, evaluate_clip, evaluate_classifier, evaluate_sd3, evaluate_sd15
 from .recipes import NEEDS, AutoencoderRecipe, ClipRecipe, DrawingRecipe, Recipe, part_hash, recipe_of, ship, train_part
+from .sd15 import HearingBatch, HearingUNet, adapter_of, fresh_adapter, sd15_pipeline, tiny_unet, write_adapter
+from .sd3 import DrawingBatch, FlowDrawing, sd3_pipeline, tiny_transformer
+from ..world.population import KINDS
 
 # %% ../../nbs/60_image_models/65_training.ipynb #373f1deb
 def pretrain_clip(

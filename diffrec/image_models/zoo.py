@@ -22,10 +22,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..core.artifacts import read_json
-from ..core.paths import Paths, choose_device
+from ..core.checks import choose_device
+from ..core.paths import Paths
+from .attribute_classifier import AttributeClassifier, load_classifier
 from .folders import HUB_ID, check_part, lacks_files, locate
 from .pipelines import Adapter, add_adapter, lacking, load_pipeline
-from .attribute_classifier import AttributeClassifier, load_classifier
 
 # %% ../../nbs/60_image_models/28_zoo.ipynb #8f28e1b0
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 
 # %% ../../nbs/70_priors/14_blocks.ipynb #d1f02e8a
 MAX_LOG_SNR = 12.   # log-SNR is cut to [-MAX_LOG_SNR, MAX_LOG_SNR]: beyond, noise or signal is a 400th of the other

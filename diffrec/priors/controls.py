@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from ..core.paths import check_shape, rng_for
+from ..core.checks import check_shape
+from ..core.seeds import rng_for
 
 # %% ../../nbs/70_priors/28_controls.ipynb #93d70646
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import logit
 from torch import Tensor
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from ..data.interactions import Interactions
 from ..data.ratings import joined, likes
 from ..evaluation.image_sets import neighbour_radii, unit_rows

@@ -19,11 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core.paths import check_shape, rng_for
-from ..world.world import LIKE, World
-from ..world.drawing import ATTRIBUTES
+from ..core.checks import check_shape
+from ..core.seeds import rng_for
 from ..evaluation.image_sets import nearest_distances, neighbour_radii
+from ..world.drawing import ATTRIBUTES
 from ..world.population import ONE_HOT, kind_numbers
+from ..world.world import LIKE, World
 
 # %% ../../nbs/70_priors/70_evaluation_by_truth.ipynb #b34227ce
 class EmbeddingClassifier:

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.paths import check_shape
+from ..core.checks import check_shape
 from diffrec.diffusion.paths import (
     NoisePath, PredictionType4, both_of, check_prediction_type, draw_times, loss_weight, noised, path_of, target,
 )
 from diffrec.priors.blocks import (
     GatedAttention, GatedBlock, HistoryEncoder, HistorySums, PreferenceDirection, history_sums, level_features,
 )
-from .histories import LIKE, ConditionDropout, Condition, ConditionedBatch
 from ..diffusion.whitening import Whitening
+from .histories import LIKE, ConditionDropout, Condition, ConditionedBatch
 
 # %% ../../nbs/70_priors/16_prior.ipynb #f59aa3b4
 class Prior(nn.Module):

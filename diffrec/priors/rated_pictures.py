@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from ..data.interactions import Dataset, Interactions, load_dataset
 from ..data.ratings import epoch_rows, joined, keep_users_with_likes, split_published, split_by_pictures
-from ..world.world import World
-from ..world.files import load_images, load_world
 from ..image_models.encoders import open_picture
+from ..world.files import load_images, load_world
+from ..world.world import World
 
 # %% ../../nbs/70_priors/52_rated_pictures.ipynb #39aae56b
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from ..data.interactions import Interactions
 from ..data.ratings import RatedPictures, likes
 from ..diffusion.guidance import Guidance
 from ..evaluation.inference import Estimate, percentile_interval, resampled_counts, seed_weights
 from ..evaluation.uplift import PersonalUplift
-from .prior import Prior
 from .controls import EmbeddingSampler
+from .prior import Prior
 from .sampling import SamplerSettings, sample_embeddings, condition_of
 
 # %% ../../nbs/70_priors/66_samplers.ipynb #78676f8d

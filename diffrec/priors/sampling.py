@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..core.paths import check_shape
-from ..diffusion.paths import CosinePath, NoisePath
+from ..core.checks import check_shape
 from ..diffusion.guidance import BRANCHES, Guidance, branches_needed, guide
-from .prior import Prior
-from .histories import LIKE, Condition, branch
+from ..diffusion.paths import CosinePath, NoisePath
 from ..diffusion.solvers import GRID_KINDS, SOLVERS, RowGenerator, run_sampler, time_grid
+from .histories import LIKE, Condition, branch
+from .prior import Prior
 
 # %% ../../nbs/70_priors/24_sampling.ipynb #89e566f4
 def condition_of(

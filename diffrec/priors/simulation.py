@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from ..data.interactions import Interactions
 from ..data.splits import split_item_disjoint
-from ..world.drawing import attribute_codes, draw, sample_placements
 from ..evaluation.image_sets import neighbour_metrics, retrieve
 from ..evaluation.inference import Estimate, bootstrap, percentile_interval, seed_weights
+from ..world.drawing import attribute_codes, draw, sample_placements
 
 # %% ../../nbs/70_priors/76_simulation.ipynb #6eff9ba5
 LIKED_WITH = (.01, .10, .95)                                            # by the number of attributes that are as the person prefers

@@ -23,15 +23,16 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from ..core.artifacts import done_once, write_table
-from ..core.paths import check_shape, fixed_seed, generator_for, rng_for
+from ..core.checks import check_shape
+from ..core.seeds import fixed_seed, generator_for, rng_for
 from ..data.interactions import Interactions
 from ..data.ratings import RatedPictures, RatedBatches, RatedRows, likes
-from .prior import Prior, PriorConfig, DiffusionPrior
-from .files import save_prior
-from .released import ReferenceConfig, ReferencePrior
-from .histories import ConditionedBatch
 from ..diffusion.whitening import Whitening
 from ..figures.curves import new_axes
+from .files import save_prior
+from .histories import ConditionedBatch
+from .prior import Prior, PriorConfig, DiffusionPrior
+from .released import ReferenceConfig, ReferencePrior
 from ..studies.provenance import record_of, source_hash
 from ..training.config import FitConfig
 from ..training.fit import fit

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.artifacts import read_weights, write_weights
+from ..core.checks import check_shape
 from ..core.contracts import Labelled
-from ..core.paths import check_shape
 from ..evaluation.calibration import Calibration
+from ..recommenders.layers import dropped
 from .blocks import HistorySums, PreferenceDirection
 from ..recommenders.factorization import normal_table
-from ..graph_diffusion.flip_denoiser import dropped
 
 # %% ../../nbs/70_priors/32_verifier.ipynb #1fd46972
 def user_weights(

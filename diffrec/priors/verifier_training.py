@@ -23,12 +23,12 @@ from scipy.special import expit, log_expit
 from torch import Tensor, nn
 
 from ..core.artifacts import result_rows
-from ..core.paths import fixed_seed, rng_for
+from ..core.seeds import fixed_seed, rng_for
 from ..data.batches import LabelledBatches
 from ..data.interactions import Dataset, Interactions, check_finite, check_ids
+from ..evaluation.calibration import Calibration, ece, fit_platt, fit_temperature
 from ..evaluation.protocol import evaluate_rating
 from ..evaluation.summary import summarise_ranking, summarise_rating
-from ..evaluation.calibration import Calibration, ece, fit_platt, fit_temperature
 from diffrec.priors.verifier import (
     EmbeddingStatistics, Verifier, VerifierConfig, VerifierEnsemble, load_verifier, save_verifier, user_weights,
 )

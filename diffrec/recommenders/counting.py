@@ -16,8 +16,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ..core.checks import check_shape
 from ..core.contracts import Recommender
-from ..core.paths import check_shape
 
 # %% ../../nbs/40_recommenders/15_counting.ipynb #ab5b3b50
 def _known(users: Tensor, n_users: int) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from ..core.checks import check_shape
 from ..core.contracts import Labelled, Recommender, Triplets
-from ..core.paths import check_shape
 from .layers import batch_items, batch_penalty, pair_dots, squared_rows
 
 # %% ../../nbs/40_recommenders/20_factorization.ipynb #9a978a47

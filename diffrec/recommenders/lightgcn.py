@@ -9,8 +9,8 @@ __all__ = ['LightGCN']
 import torch
 from torch import Tensor
 
+from ..core.checks import check_shape
 from ..core.contracts import Labelled, Recommender, Triplets
-from ..core.paths import check_shape
 from .factorization import normal_table
 from .layers import batch_penalty, mean_of_layers, pair_dots
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding
 
+from ..core.checks import check_shape
 from ..core.contracts import Labelled, Triplets
-from ..core.paths import check_shape
 from .factorization import join_features, normal_table
 from .layers import batch_penalty, mean_of_layers
 from .lightgcn import LightGCN

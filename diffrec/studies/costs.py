@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..core.artifacts import result_rows
-from ..core.paths import generator_for, rng_for
+from ..core.seeds import generator_for, rng_for
 from ..evaluation.ranking import top_k
 from ..evaluation.rows import pick_rows
 from ..figures.curves import new_axes

@@ -21,7 +21,7 @@ from ..core.artifacts import atomic_path, read_json, read_rows, result_rows, wri
 def write_report(
     folder: str | Path,                   # outputs/reports/NAME
     rows: pd.DataFrame | Iterable[dict],  # result rows whose `run` is NAME
-    record: Mapping[str, Any],            # from `diffrec.core.paths.artifacts.run_record`
+    record: Mapping[str, Any],            # from `diffrec.core.artifacts.run_record`
 ) -> Path:                                # the folder
     "Write results.parquet and config.json of a report."
     folder, rows = Path(folder), result_rows(rows)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.paths import generator_for
+from ..core.seeds import generator_for
 from .config import FitConfig
 from .processes import current_process, gather_parts, share_of_process
 from .steps import Stepper, load_stepper_state, stepper_state

@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from ..core.paths import choose_device
+from ..core.checks import choose_device
 
 # %% ../../nbs/20_training/10_processes.ipynb #45bace16
 class Process(NamedTuple):

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..core.paths import choose_device, rng_for
+from ..core.checks import choose_device
+from ..core.seeds import rng_for
 from .config import FitConfig, learned_state, load_learned_state, make_optimizer
 from .processes import Process, count_rows, current_process, gather_parts, share_of_batch
 

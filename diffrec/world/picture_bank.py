@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from .captions import DESCRIPTIONS, TITLES, fill_wordings
 from .drawing import ATTRIBUTES, draw, sample_placements
 from .population import KINDS

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from .drawing import ATTRIBUTES, SHAPES, check_codes, sample_placements
 
 # %% ../../nbs/10_world/40_population.ipynb #298bd8dd

@@ -18,7 +18,7 @@ import torch
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
-from ..core.paths import rng_for
+from ..core.seeds import rng_for
 from ..data.interactions import Dataset, Interactions
 from .captions import item_descriptions, item_titles, picture_features, word_counts
 from .drawing import draw

@@ -98,7 +98,8 @@ class ConditionDropout:
         generator: torch.Generator,
     ) -> Condition:
         "The batch after dropout."
-        draw = torch.rand(2, len(condition.users), generator=generator, device=generator.device).to(condition.users.device)
+        draw = torch.rand(2, len(condition.users), generator=generator, device=generator.device)
+        draw = draw.to(condition.users.device)
         both, user_end = draw[0] < self.both, self.both + self.user
         score = (draw[0] >= user_end) & (draw[0] < user_end + self.score)
         user_id = (draw[1] < self.user_id) & condition.present.any(1)

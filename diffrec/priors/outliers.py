@@ -14,7 +14,7 @@ import torch
 from sklearn.covariance import OAS
 from sklearn.neighbors import NearestNeighbors
 
-from .verifier import check_embeddings
+from ..core.checks import check_embeddings
 
 # %% ../../nbs/70_priors/36_outliers.ipynb #ab4f254a
 def mahalanobis_distance(

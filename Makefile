@@ -42,7 +42,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab nbs
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab
 
 export: $(INSTALLED)
 	$(BIN)/nbdev_export

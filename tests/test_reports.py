@@ -1,13 +1,19 @@
 """The committed reports hold what the project promises: every model beside its control, with intervals, in the bounds it claims."""
+import ast
+import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 
 from diffrec.core.artifacts import read_json, read_rows
-from diffrec.graph_diffusion.builders import ABLATIONS, CONTROL_KINDS
-from diffrec.graph_studies.settings import CONTROLS
-from diffrec.graph_studies.trials import read_trial
+from diffrec.evaluation.rows import number_text
+from diffrec.graph_diffusion.builders import CONTROL_KINDS
+from diffrec.graph_diffusion.recipes import ABLATIONS
+from diffrec.recommenders.recipes import RECIPES
+from diffrec.studies.trials import read_trial
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
 
@@ -48,10 +54,11 @@ def test_tiktok_has_five_seeds_and_both_selections(model: str):
 
 @pytest.mark.parametrize("name, metric, k", [("tiktok", "recall", 20), ("ml-1m", "auc", None)])
 def test_every_model_stands_beside_its_control(name: str, metric: str, k: int | None):
-    models = set(over_seeds(name, metric, k).index) - set(CONTROLS.values())
+    controls = {model: recipe.control for model, recipe in RECIPES[name].items()}
+    models = set(over_seeds(name, metric, k).index) - set(controls.values())
     assert models
     for model in models:
-        row = over_seeds(name, metric, k, versus=CONTROLS[model]).loc[model]
+        row = over_seeds(name, metric, k, versus=controls[model]).loc[model]
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
 
 
@@ -135,7 +142,7 @@ def test_the_published_generator_of_genrec_collapses_and_the_corrected_one_does_
 @pytest.mark.parametrize("report", ["tiktok_diffmm", "tiktok_genrec"])
 def test_rows_follow_from_the_trials_that_are_kept_beside_them(report: str):
     "The means of every training and every model, from what each test user got."
-    trials = [(*path.stem.rsplit("-seed-", 1), read_trial(path).per_user) for path in sorted((reports / report / "trials").glob("*.parquet"))]
+    trials = [(*path.stem.rsplit("-seed-", 1), read_trial(path).values) for path in sorted((reports / report / "trials").glob("*.parquet"))]
     judged = pd.concat([frame[(frame["slice"] == "all") & (frame["metric"] == "recall") & (frame["selection"] == "valid")]
                         .assign(model=model, seed=int(seed)) for model, seed, frame in trials])
     means = judged.groupby(["model", "seed"])["value"].mean()
@@ -305,3 +312,124 @@ def test_pictures_keep_what_was_asked_for_and_a_mean_is_no_picture():
     for control in ("mean", "gaussian", "kde", "shuffled", "score_only", "unconditional", "prompt_alone"):
         assert paired.loc[control, "ci_low"] > 0, control
     assert paired.loc["best_of", "ci_high"] < 0                                        # said in the notes, and in the README
+
+
+# What README's table of models says: its row names (report, metric, k, slice, model, its control), and the rows say the rest.
+README_MODELS = {
+    "like rate": ("ml-1m", "auc", None, "all", "like_rate", "popularity"),
+    "MF-BPR": ("tiktok", "recall", 20, "all", "mf_bpr", "popularity"),
+    "VBPR": ("tiktok", "recall", 20, "all", "vbpr", "vbpr_no_features"),
+    "NeuMF": ("tiktok", "recall", 20, "all", "neumf", "gmf"),
+    "LightGCN": ("tiktok", "recall", 20, "all", "lightgcn", "lightgcn_no_graph"),
+    "LightGCN-M": ("tiktok_diffmm", "recall", 20, "all", "lightgcn_m", "lightgcn_m_shuffled"),
+    "LATTICE": ("tiktok_diffmm", "recall", 20, "all", "lattice", "lattice_shuffled"),
+    "BM3": ("tiktok_diffmm", "recall", 20, "all", "bm3", "bm3_shuffled"),
+    "DiffMM, published form": ("tiktok_diffmm", "recall", 20, "all", "diffmm_fast", "diffmm_fast_none"),
+    "DiffMM, corrected form": ("tiktok_diffmm", "recall", 20, "all", "diffmm", "diffmm_none"),
+    "GenRec, published form": ("tiktok_genrec", "recall", 20, "all", "genrec_faithful", "genrec_faithful_none"),
+    "GenRec, corrected form": ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_none"),
+    "Stable Diffusion 3, small": ("zoo", "all_accuracy", None, "described", "sd3", "sd3_shuffled"),
+    "Stable Diffusion 1.5 with IP-Adapter, small": ("zoo", "all_accuracy", None, "followed", "sd15_adapter", "sd15_adapter_shuffled"),
+    "prior": ("world_prior", "utility", 40, "few", "prior", "shuffled"),
+    "verifier": ("world_prior", "preference(uauc)", None, "all", "verifier", "verifier_shuffled"),
+}
+readme = (reports.parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def pooled(report: str, metric: str, k: int | None, slice: str, model: str, versus: str = "") -> pd.Series:
+    "The one row over all trainings."
+    rows = read_rows(reports / report / "results.parquet")
+    rows = rows[(rows["metric"] == metric) & (rows["slice"] == slice) & (rows["model"] == model) & (rows["versus"] == versus)
+                & (rows["selection"] == "valid") & rows["seed"].isna()]
+    rows = rows[rows["k"].isna()] if k is None else rows[rows["k"] == k]
+    assert len(rows) == 1, f"{len(rows)} rows of {metric} for {model}"
+    return rows.iloc[0]
+
+
+def readme_result(report: str, metric: str, k: int | None, slice: str, model: str, control: str) -> str:
+    "The last three cells of a row of README's table."
+    digits = 4 if metric == "recall" else 2
+    own, other = (number_text(pooled(report, metric, k, slice, name)["value"], digits) for name in (model, control))
+    pair = pooled(report, metric, k, slice, model, versus=control)
+    verdict = "better" if pair["ci_low"] > 0 else "worse" if pair["ci_high"] < 0 else "not shown"
+    return f"|{own}|{other}|{verdict}|"
+
+
+@pytest.mark.parametrize("name", README_MODELS)
+def test_readme_says_of_each_model_what_its_rows_say(name: str):
+    line = next(line for line in readme.splitlines() if line.startswith(f"|[{name}]"))
+    assert line.endswith(readme_result(*README_MODELS[name]))
+
+
+def without_code(text: str) -> str:
+    "Prose and tables: no code, no comments, no addresses of links."
+    text = re.sub(r"```.*?```|<!--.*?-->", " ", text, flags=re.S)
+    text = re.sub(r"^    .*$", " ", text, flags=re.M)
+    return re.sub(r"`[^`]*`", " code ", re.sub(r"\]\([^)]*\)", "]", text))
+
+
+def numbers_in(text: str) -> list[str]:
+    "Numbers that claim something: all but those that belong to a name, as in Recall@20 or ML-1M."
+    for name in ("Recall@20", "Stable Diffusion 1.5", "Stable Diffusion 3", "BM3", "Python 3.11", "Apache-2.0", "ML-1M"):
+        text = text.replace(name, "name")
+    return re.findall(r"(?<![\w.])[+\N{MINUS SIGN}-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)", text)
+
+
+def test_readme_is_one_page():
+    assert len(readme.split()) <= 900 and len(numbers_in(without_code(readme))) <= 60
+
+
+def test_every_number_of_readme_is_in_a_row():
+    "Results in the table are checked one by one above; in the text there is no other decimal, and every model of the table is known."
+    table = [line for line in readme.splitlines() if line.startswith("|") and "](nbs/" in line]
+    assert len(table) == len(README_MODELS)
+    text = "\n".join(line for line in without_code(readme).splitlines() if not line.startswith("|"))
+    assert not [number for number in numbers_in(text) if "." in number]
+
+
+def shown(notebook: dict) -> list[str]:
+    "All texts that a notebook displays, in order."
+    data = [output["data"] for cell in notebook["cells"] if cell["cell_type"] == "code" for output in cell["outputs"]]
+    return ["".join(entry["text/markdown"]) for entry in data]
+
+
+def literal_texts(source: str) -> list[str]:
+    "Texts that are written in code, without formats of numbers."
+    tree = ast.parse(source)
+    formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec for part in ast.walk(node.format_spec)}
+    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in formats]
+
+
+def test_the_results_page_shows_what_the_rows_say():
+    "Run again, it shows the same; and no number of its prose is typed in."
+    path = reports.parents[1] / "nbs" / "results.ipynb"
+    page = nbformat.read(path, as_version=4)
+    committed = shown(page)
+    assert len(committed) > 30 and sum(text.startswith("|") for text in committed) >= 12
+    NotebookClient(page, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    assert shown(page) == committed
+    for cell in page["cells"]:
+        texts = [cell["source"]] if cell["cell_type"] == "markdown" else literal_texts(cell["source"])
+        typed = [number for text in texts for number in numbers_in(without_code(text)) if "." in number]
+        assert not typed, f"typed in and not read from a row: {typed}"
+
+
+# What README and the results page say in words: report, metric, k, slice, model, beside what; +1 better, -1 worse, 0 no difference shown.
+CLAIMS = [
+    ("tiktok", "recall", 20, "all", "lightgcn", "mf_bpr", 1), ("ml-1m", "auc", None, "all", "mf_bias", "like_rate", 0),
+    ("ml-1m", "auc", None, "all", "lightgcn", "lightgcn_no_graph", -1), ("ml-1m", "auc", None, "all", "like_rate", "popularity", 1),
+    ("tiktok_diffmm", "recall", 20, "all", "diffmm", "diffmm_fast", 1), ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_faithful", 1),
+    ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_most_popular", 0), ("zoo", "mean_outline_iou", None, "general", "sd3_ancestral", "sd3_long", 1),
+    ("simulation", "precision", 25, "guidance_1", "prior_user_id", "likes", 0), ("simulation", "coverage", 5, "guidance_1", "prior_user_id", "likes", -1),
+    ("simulation", "precision", 25, "guidance_2", "prior_user_id", "likes", 1), ("simulation", "coverage", 5, "guidance_2", "prior_user_id", "likes", -1),
+    *(("simulation", "precision", 25, "guidance_2", "prior_user_id", control, -1) for control in ("retrieval", "best_of")),
+    *(("simulation", "coverage", 5, "guidance_2", "prior_user_id", control, 1) for control in ("retrieval", "best_of")),
+    *(("world_prior", "utility", 40, group, model, "prior", -1) for group in ("few", "many") for model in ("prior_no_direction", "released_scaled")),
+    ("world_pictures", "utility", 4, "all", "prior_8", "retrieval", 0), ("world_pictures", "utility", 4, "all", "prior_8", "best_of", -1),
+    ("prior_benchmarks", "coverage", None, "all", "prior", "released_whitened", 0)]
+
+
+@pytest.mark.parametrize("report, metric, k, slice, model, versus, sign", CLAIMS, ids=lambda value: str(value))
+def test_no_claim_is_stronger_than_its_interval(report: str, metric: str, k: int | None, slice: str, model: str, versus: str, sign: int):
+    row = pooled(report, metric, k, slice, model, versus)
+    assert int(row["ci_low"] > 0) - int(row["ci_high"] < 0) == sign

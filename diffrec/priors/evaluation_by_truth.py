@@ -66,7 +66,7 @@ def kind_probabilities(
     users: np.ndarray,   # [B]
 ) -> np.ndarray:         # [B, 768] probability that each likes each kind
     "What everybody would like."
-    utilities = world.people.kind_utilities(users) + world.people.generosity[users][:, None]
+    utilities = world.users.kind_utilities(users) + world.users.generosity[users][:, None]
     return norm.cdf((utilities - world.cut_points[LIKE - 2]) / world.config.noise)
 
 # %% ../../nbs/70_priors/70_evaluation_by_truth.ipynb #61637a5c
@@ -109,7 +109,7 @@ class TruthEvaluator(LikeTables):
         kinds: np.ndarray,   # [B, n] of what was drawn for each
     ) -> np.ndarray:         # [B, n] in standard deviations of the catalogue's worth to each
         "What draws are worth."
-        of_kinds = self.world.people.kind_utilities(users)
+        of_kinds = self.world.users.kind_utilities(users)
         of_items = of_kinds[:, self.world.items.kinds]
         utility = np.take_along_axis(of_kinds, kinds, 1)
         return (utility - of_items.mean(1, keepdims=True)) / of_items.std(1, keepdims=True)

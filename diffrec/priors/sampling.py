@@ -156,7 +156,8 @@ def sample_embeddings(
         batch = slice(begin, begin + batch_size)
         generator = RowGenerator(seed, rows[batch], "embedding")
         of_rows = {name: values[row_users[batch]] for name, values in encoded.items()}
-        predict, noise = guide(branch_predictor(prior, of_rows), guidance), generator.normal(prior.n_dims, device=device)
+        predict = guide(branch_predictor(prior, of_rows), guidance)
+        noise = generator.normal(prior.n_dims, device=device)
         parts.append(run_sampler(predict, prior.path, prior.prediction_type, noise, times, settings.solver, generator,
                                  clip))
     return prior.whitening.inverse(torch.cat(parts)).view(n_users, n, prior.n_dims)

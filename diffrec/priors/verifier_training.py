@@ -157,12 +157,12 @@ def train_ncf(
     statistics = EmbeddingStatistics.of(rows.table[np.unique(learned.items)]) if training.standardise else None
     with fixed_seed(seed, "initial ncf"):
         model = Verifier(VerifierConfig(n_users, rows.table.shape[1], d, tuple(mlp_layers), dropout, history_rank), statistics)
-    model.learn_from(rows.table, *(torch.from_numpy(part) for part in (learned.users, learned.items, learned.labels)))
+    model.set_training_data(rows.table, *(torch.from_numpy(part) for part in (learned.users, learned.items, learned.labels)))
     events = Interactions(learned.users, learned.items, n_users, len(rows.table), learned.labels, name="ratings")
     config = FitConfig(n_epochs=training.n_epochs, learning_rate=lr, weight_decay=weight_decay, patience=training.patience, device=device)
     history = fit(model, LabelledBatches(events, training.batch_size, seed), config, seed=seed, folder=folder,
                   validate=lambda: -weighted_log_loss(judged, row_logits(model, judged)))
-    model.release_table()
+    model.clear_training_data()
     return TrainedNCF(model, history, valid, -history.best_score)
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #fe71c072

@@ -165,7 +165,7 @@ def split_users_held_out(
 # %% ../../nbs/05_data/20_splits.ipynb #2cb33a06
 def check_leakage(
     splits: Mapping[str, Interactions],  # checked in the order train, valid, test, others
-    temporal: str | None = None,         # "global": no split begins before an earlier one ends; "user": the same for each user
+    temporal: str | None = None,         # "global": no split begins before an earlier one ends; "user": by user
     disjoint: str | None = None,         # "items" or "users" that no two splits may share (support aside)
 ) -> None:
     "Raise `ValueError` naming two splits and what they share or which event comes too late."

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..core.artifacts import read_json, write_json
 from ..core.seeds import rng_for
 from ..data.interactions import Dataset, Interactions, fingerprint, load_dataset, save_dataset
-from ..data.ratings import epoch_rows, joined, keep_users_with_likes, split_by_pictures, split_published
+from ..data.ratings import (draw_epoch_rows, joined, keep_users_with_likes, split_by_pictures,
+                                  split_published)
 from ..image_models.embedding_tables import open_table
 from ..image_models.encoders import encode_table, open_picture
 from ..image_models.zoo import Encoder
@@ -175,5 +176,5 @@ def support_of_unseen(
     most: int,               # ratings of each
 ) -> Interactions:
     "At most so many ratings of each user, the same at every call."
-    kept = epoch_rows(support.users, rng_for(0, "told of strangers"), most)
+    kept = draw_epoch_rows(support.users, rng_for(0, "told of strangers"), most)
     return support.select(np.isin(np.arange(len(support)), kept))

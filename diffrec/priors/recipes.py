@@ -30,7 +30,7 @@ class PriorRecipe(Recipe):
     whitening: str = "whiten"           # kind of `Whitening`
     batch_size: int = 256
     max_support: int = 16               # pictures of a history, at most
-    per_user: int | None = None         # ratings of a user in an epoch: see `ratings.epoch_rows`
+    per_user: int | None = None         # ratings of a user in an epoch: see `ratings.draw_epoch_rows`
     threshold: float = 4.               # least rating that is a like
 
     def build(

@@ -138,7 +138,8 @@ def drop_edges(
     "An edge stays or goes with both its directions; self-loops stay."
     mirror = sp.csr_array((np.arange(graph.nnz), graph.indices, graph.indptr), shape=graph.shape).T.tocsr()
     if not (np.array_equal(mirror.indptr, graph.indptr) and np.array_equal(mirror.indices, graph.indices)):
-        raise ValueError("drop_edges needs a symmetric graph with sorted indices: an edge is stored in one direction only")
+        raise ValueError("drop_edges needs a symmetric graph with sorted indices: "
+                         "an edge is stored in one direction only")
     loops = mirror.data == np.arange(graph.nnz)
     kept = _draws(graph, keep, generator)[np.minimum(mirror.data, np.arange(graph.nnz))] < keep
     return _subset(graph, kept | loops, np.where(loops, graph.data, graph.data / graph.dtype.type(keep)))

@@ -20,7 +20,7 @@ from ..core.checks import check_shape
 from .candidates import CandidateConfig, candidate_items, distinct_interactions, popularity_of
 from .edges import Edges, Rows, Signals
 from .latent_sampling import (
-    LatentDenoiser, LatentRowsConfig, denoising_error, schedule_of, sample_latents, sampling_times)
+    LatentDenoiser, LatentRowsConfig, denoising_error, schedule_of, sample_latents, sampling_timesteps)
 from .row_products import Entries, Histories, sum_entries
 from ..recommenders.multimodal import ItemFeatures
 
@@ -266,7 +266,7 @@ def likeliest(
     generator: torch.Generator,  # of the noise, on the users' device
 ) -> tuple[Tensor, Tensor]:      # [B, k] items, likeliest first, -1: none; [B, k] probabilities, 0 where none
     "The `k` likeliest new items of each user."
-    n_drawn = 1 + (len(sampling_times(model.config)) if model.config.step_noise else 0)
+    n_drawn = 1 + (len(sampling_timesteps(model.config)) if model.config.step_noise else 0)
     noise = torch.randn(n_drawn, N_NOISES, model.config.n_factors, generator=generator, device=users.device)
     found = [_likeliest_of_block(model, block, k, noise) for block in users.split(BLOCK_USERS)]
     return tuple(torch.cat(part) for part in zip(*found))

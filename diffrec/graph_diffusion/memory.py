@@ -177,7 +177,7 @@ def _(generator: LatentRows, sizes: EpochSizes) -> Pieces:
     offered = n_users * int(generator.offers.offsets.diff().max())
     return [samples, (2, 4 * offered * config.n_factors), (3.2, 4 * offered * config.n_samples)]
 
-
+# %% ../../nbs/50_graph_diffusion/46_memory.ipynb #8434a79e
 @drawing_pieces.register
 def _(generator: RowDiffusion, sizes: EpochSizes) -> Pieces:
     config, n_items = generator.config, generator.histories.n_items

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGE_METRICS', 'study_recipes', 'recipe_table', 'open_events', 'train_study', 'write_training', 'best_scores',
            'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present', 'ranking_rows', 'edge_rows',
-           'coverage_rows', 'label_predictions', 'rating_rows', 'write_evaluation']
+           'coverage_rows', 'label_predictions', 'rating_rows', 'write_evaluation', 'study_records', 'report_record']
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #9d628286
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core.artifacts import Measure, result_rows, run_record, write_json, write_rows, write_table
+from ..core.artifacts import Measure, read_json, result_rows, run_record, write_json, write_rows, write_table
 from ..core.seeds import rng_for
 from ..data.interactions import Dataset, as_likes, fingerprint, is_explicit, load_dataset, save_dataset
 from ..evaluation.protocol import evaluate_ranking, evaluate_rating
@@ -271,3 +271,23 @@ def write_evaluation(
     "Write rows.parquet and evaluation.json."
     write_rows(out / "rows.parquet", rows)
     write_json(out / "evaluation.json", run_record({**parameters, **asdict(study)}, {dataset.name: fingerprint(dataset)}, measured))
+
+# %% ../../nbs/40_recommenders/60_studies.ipynb #2f389c66
+def study_records(
+    folders: Mapping[str, Path],    # part of the report -> folder of its study
+) -> dict[str, dict[str, dict]]:    # part -> "training", "evaluation" -> record
+    "What `write_training` and `write_evaluation` recorded."
+    return {part: {kind: read_json(folder / f"{kind}.json") for kind in ("training", "evaluation")} for part, folder in folders.items()}
+
+
+def report_record(
+    records: Mapping[str, Mapping[str, Mapping]],   # from `study_records`
+    training_seconds: Any,                          # of the learning curves
+) -> dict[str, Any]:
+    "One record over several studies: costs of evaluations are added, of peaks the largest counts."
+    parameters = {part: {kind: record["parameters"] for kind, record in kinds.items()} for part, kinds in records.items()}
+    data = {key: value for kinds in records.values() for record in kinds.values() for key, value in record["data"].items()}
+    cost, evaluations = Measure(), [kinds["evaluation"]["cost"] for kinds in records.values()]
+    cost.seconds, cost.cpu_seconds = (sum(one[kind] for one in evaluations) for kind in ("seconds", "cpu_seconds"))
+    cost.peak_mib = max(one["peak_mib"] for one in evaluations)
+    return {**run_record(parameters, data, cost), "training_seconds": training_seconds}

@@ -1,4 +1,4 @@
-"""The committed reports hold what the project promises: every model beside its control, with intervals, in the bounds it claims."""
+"""The committed reports hold what README and results page say: every model beside its control, with intervals."""
 import ast
 import re
 from pathlib import Path
@@ -18,7 +18,8 @@ from diffrec.studies.trials import read_trial
 reports = Path(__file__).parent.parent / "outputs" / "reports"
 
 
-def over_seeds(name: str, metric: str, k: int | None = None, versus: str = "", selection: str = "valid") -> pd.DataFrame:
+def over_seeds(name: str, metric: str, k: int | None = None, versus: str = "",
+               selection: str = "valid") -> pd.DataFrame:
     "Rows over all seeds of a committed report, indexed by model."
     rows = read_rows(reports / name / "results.parquet")
     rows = rows[(rows["metric"] == metric) & (rows["versus"] == versus) & rows["seed"].isna() & (rows["slice"] == "all")
@@ -135,17 +136,21 @@ def test_the_fast_form_finds_what_the_faithful_one_finds():
 
 
 def test_the_published_generator_of_genrec_collapses_and_the_corrected_one_does_not():
-    drawn = read_rows(reports / "tiktok_genrec" / "results.parquet").query("metric == 'distinct_targets'").groupby("model")["value"].mean()
+    rows = read_rows(reports / "tiktok_genrec" / "results.parquet")
+    drawn = rows[rows["metric"] == "distinct_targets"].groupby("model")["value"].mean()
     assert drawn["genrec_faithful"] < 5 and drawn["genrec"] > 1000
 
 
 @pytest.mark.parametrize("report", ["tiktok_diffmm", "tiktok_genrec"])
 def test_rows_follow_from_the_trials_that_are_kept_beside_them(report: str):
     "The means of every training and every model, from what each test user got."
-    trials = [(*path.stem.rsplit("-seed-", 1), read_trial(path).values) for path in sorted((reports / report / "trials").glob("*.parquet"))]
-    judged = pd.concat([frame[(frame["slice"] == "all") & (frame["metric"] == "recall") & (frame["selection"] == "valid")]
-                        .assign(model=model, seed=int(seed)) for model, seed, frame in trials])
-    means = judged.groupby(["model", "seed"])["value"].mean()
+    values = []
+    for path in sorted((reports / report / "trials").glob("*.parquet")):
+        model, seed = path.stem.rsplit("-seed-", 1)
+        frame = read_trial(path).values
+        kept = (frame["slice"] == "all") & (frame["metric"] == "recall") & (frame["selection"] == "valid")
+        values.append(frame[kept].assign(model=model, seed=int(seed)))
+    means = pd.concat(values).groupby(["model", "seed"])["value"].mean()
     models = set(over_seeds(report, "recall", 20).index)
     assert models <= set(means.index.get_level_values("model"))
     for model in models:
@@ -153,7 +158,8 @@ def test_rows_follow_from_the_trials_that_are_kept_beside_them(report: str):
         assert over_seeds(report, "recall", 20)["value"][model] == pytest.approx(means[model].mean(), abs=1e-9)
 
 
-@pytest.mark.parametrize("model, literal, limit", [("diffmm_fast", "diffmm_literal", .2), ("genrec", "genrec_literal", .1)])
+@pytest.mark.parametrize("model, literal, limit", [
+    ("diffmm_fast", "diffmm_literal", .2), ("genrec", "genrec_literal", .1)])
 def test_fast_forms_keep_their_cost(model: str, literal: str, limit: float):
     "CPU seconds of an epoch on TikTok, measured in one run with the published formulas beside."
     ratio = over_seeds("graph_benchmarks", "cpu_ratio", versus=literal).loc[model]
@@ -161,7 +167,7 @@ def test_fast_forms_keep_their_cost(model: str, literal: str, limit: float):
     assert over_seeds("graph_benchmarks", "epoch_cpu_seconds").loc[model, "value"] <= 15
 
 
-def test_memory_grows_slower_than_the_catalogue_and_was_foretold():
+def test_memory_grows_slower_than_the_catalogue_and_is_estimated_well():
     rows = read_rows(reports / "graph_scale" / "results.parquet")
     latent = rows[rows["model"] == "diffmm_latent"]
     values = lambda metric: latent[latent["metric"] == metric].set_index("dataset")["value"]
@@ -178,7 +184,11 @@ def test_ranking_of_ten_billion_pairs_stays_small():
     assert len(peak) == 1 and peak.iloc[0] < 4096
 
 
-@pytest.mark.parametrize("name", ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks", "world_prior", "world_pictures", "simulation"])
+REPORTED = ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks",
+            "world_prior", "world_pictures", "simulation"]
+
+
+@pytest.mark.parametrize("name", REPORTED)
 def test_reports_say_where_they_come_from_and_name_no_folder_of_a_machine(name: str):
     record = read_json(reports / name / "config.json")
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["cpu_seconds"] > 0
@@ -192,15 +202,22 @@ def zoo_rows(metric: str, versus: str = "") -> pd.Series:
     return rows[(rows["metric"] == metric) & (rows["versus"] == versus)].set_index(["slice", "model"])["value"]
 
 
+@pytest.mark.parametrize("attribute, bound", {"shape": .80, "hue": .95, "pattern": .85, "background": .95}.items())
+def test_the_small_models_follow_each_attribute(attribute: str, bound: float):
+    found = zoo_rows(f"{attribute}_accuracy")
+    assert found["full", "clip"] >= .90 and found["short", "clip"] >= .90
+    assert found["followed", "sd15_adapter"] >= bound
+    for control in ("sd15_no_adapter", "sd15_adapter_shuffled"):
+        assert bound > found["followed", control] + .3
+
+
 def test_the_small_models_reach_what_was_asked_of_them():
-    for attribute, bound in {"shape": .80, "hue": .95, "pattern": .85, "background": .95}.items():
-        found = zoo_rows(f"{attribute}_accuracy")
-        assert found["full", "clip"] >= .90 and found["short", "clip"] >= .90
-        assert found["followed", "sd15_adapter"] >= bound > found["followed", "sd15_no_adapter"] + .3 and bound > found["followed", "sd15_adapter_shuffled"] + .3
     outlines, right = zoo_rows("outline_iou"), zoo_rows("all_accuracy")
     assert outlines["followed", "sd15_adapter"] >= .80
-    assert right["described", "sd3"] >= .92 and right["described", "sd3_shuffled"] <= .1 and outlines["described", "sd3"] >= .85
-    assert outlines["general", "sd3"] >= .80 and "**General prompts are half of what was wanted.**" in (reports / "zoo" / "notes.md").read_text()
+    assert right["described", "sd3"] >= .92 and right["described", "sd3_shuffled"] <= .1
+    assert outlines["described", "sd3"] >= .85 and outlines["general", "sd3"] >= .80
+    notes = (reports / "zoo" / "notes.md").read_text(encoding="utf-8")
+    assert "**General prompts are half of what was wanted.**" in notes
 
 
 def test_noise_drawn_anew_cleans_outlines_and_all_of_it_anew_costs_variety():
@@ -208,113 +225,168 @@ def test_noise_drawn_anew_cleans_outlines_and_all_of_it_anew_costs_variety():
     beside = every[every["versus"] == "sd3_long"].set_index(["slice", "metric", "model"])
     for task in ("described", "general"):
         assert beside.loc[(task, "mean_outline_iou", "sd3_ancestral"), "ci_low"] > 0
-    assert beside.loc[("general", "outline_iou_of_kinds", "sd3_ancestral"), "ci_low"] > 0 and beside.loc[("described", "all_accuracy", "sd3_renewed"), "ci_high"] < 0
-    assert zoo_rows("all_accuracy")["described", "sd3_ancestral"] >= .95 and zoo_rows("outline_iou")["general", "sd3_renewed"] >= .9
+    assert beside.loc[("general", "outline_iou_of_kinds", "sd3_ancestral"), "ci_low"] > 0
+    assert beside.loc[("described", "all_accuracy", "sd3_renewed"), "ci_high"] < 0
+    assert zoo_rows("all_accuracy")["described", "sd3_ancestral"] >= .95
+    assert zoo_rows("outline_iou")["general", "sd3_renewed"] >= .9
     varied = every[every["metric"].str.endswith("_variety")].set_index(["metric", "model"])
-    assert varied.loc[("pattern_variety", "sd3_renewed"), "ci_high"] < 1.5 and varied.loc[("pattern_variety", "sd3_ancestral"), "ci_low"] > 2.5
-    assert varied.loc[("shape_variety", "sd3_renewed"), "ci_high"] < varied.loc[("shape_variety", "sd3_long"), "ci_low"] < varied.loc[("shape_variety", "sd3_ancestral"), "value"] < varied.loc[("shape_variety", "possible"), "value"]
+    patterns, shapes = varied.loc["pattern_variety"], varied.loc["shape_variety"]
+    assert patterns.loc["sd3_renewed", "ci_high"] < 1.5 and patterns.loc["sd3_ancestral", "ci_low"] > 2.5
+    assert shapes.loc["sd3_renewed", "ci_high"] < shapes.loc["sd3_long", "ci_low"] < shapes.loc["sd3_ancestral", "value"]
+    assert shapes.loc["sd3_ancestral", "value"] < shapes.loc["possible", "value"]
 
 
-def test_the_default_prior_is_cheap_and_errs_less_and_covers_no_less_on_average_than_the_released_one():
+def test_the_default_prior_is_cheaper_errs_less_and_covers_no_less_than_the_released_one():
+    "Coverage: no less on average, and less by at most .02."
     rows = read_rows(reports / "prior_benchmarks" / "results.parquet")
-    cost = rows[(rows["metric"] == "cpu_seconds") & (rows["versus"] == "")].set_index(["dataset", "model"])["value"]
+    plain = rows[rows["versus"] == ""]
+    cost = plain[plain["metric"] == "cpu_seconds"].set_index(["dataset", "model"])["value"]
     assert 1 / cost["train", "prior"] >= 1900 and cost["draw", "prior"] <= .020
-    assert cost["train", "released_whitened"] >= 5 * cost["train", "prior"] and cost["draw", "released_whitened"] >= 100 * cost["draw", "prior"]
+    assert cost["train", "released_whitened"] >= 5 * cost["train", "prior"]
+    for released in ("released_whitened", "released_whitened_together"):
+        assert cost["draw", released] >= 100 * cost["draw", "prior"]
     paired = rows[(rows["versus"] == "released_whitened") & rows["seed"].isna()].set_index("metric")
     assert paired.loc["validation_error", "ci_high"] < 0 and paired.loc["coverage", "n"] == 210
-    assert paired.loc["coverage", "value"] >= 0 and paired.loc["coverage", "ci_low"] > -.02                                # less by at most so much
-    covered = rows[(rows["metric"] == "coverage") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
-    assert covered.between(.2, .9).all()                             # a measure that everything passes measures nothing
-    assert cost["draw", "released_whitened_together"] >= 100 * cost["draw", "prior"]
-    spent = rows[rows["metric"] == "training_cpu_seconds"].groupby("model")["value"].mean()
-    assert spent["prior"] < spent["released_whitened"] and len(rows[(rows["metric"] == "training_cpu_seconds") & (rows["model"] == "prior")]) == 3
+    assert paired.loc["coverage", "value"] >= 0 and paired.loc["coverage", "ci_low"] > -.02
+    covered = plain[(plain["metric"] == "coverage") & plain["seed"].isna()].set_index("model")["value"]
+    assert covered.between(.2, .9).all(), "else it would tell nothing"
+    spent = rows[rows["metric"] == "training_cpu_seconds"].groupby("model")["value"]
+    assert spent.mean()["prior"] < spent.mean()["released_whitened"] and spent.size()["prior"] == 3
 
 
-def taste_rows(metric: str, versus: str = "") -> pd.DataFrame:
+GROUPS = ("few", "many", "unseen")
+
+
+def prior_rows(metric: str, versus: str = "") -> pd.DataFrame:
     rows = read_rows(reports / "world_prior" / "results.parquet")
-    return rows[(rows["metric"] == metric) & (rows["versus"] == versus) & rows["seed"].isna()].set_index(["slice", "model"])
+    rows = rows[(rows["metric"] == metric) & (rows["versus"] == versus) & rows["seed"].isna()]
+    return rows.set_index(["slice", "model"])
 
 
 @pytest.mark.parametrize("control", ["mean", "gaussian", "kde", "retrieval"])
-def test_at_equal_coverage_the_prior_is_worth_more_than_controls_that_know_the_person(control: str):
-    found = taste_rows("utility_at_coverage", control)
-    for group in ("few", "many", "unseen"):
+def test_at_equal_coverage_the_prior_has_more_utility_than_controls_made_from_the_likes(control: str):
+    found = prior_rows("utility_at_coverage", control)
+    for group in GROUPS:
         assert found.loc[(group, "prior"), "ci_low"] > 0 and found.loc[(group, "prior"), "n"] == 80
 
 
-def test_a_verifier_that_knows_people_chooses_as_well_as_the_prior_draws():
-    found = taste_rows("utility_at_coverage", "best_of")
-    for group in ("few", "many", "unseen"):
+def test_the_best_of_eight_by_the_verifier_has_as_much_utility_as_the_prior():
+    found = prior_rows("utility_at_coverage", "best_of")
+    for group in GROUPS:
         assert found.loc[(group, "prior"), "ci_low"] <= 0 <= found.loc[(group, "prior"), "ci_high"]
 
 
-def test_draws_of_the_prior_are_personal_and_those_of_its_controls_show_why():
-    personal = taste_rows("relative_uplift(truth)", "permuted")
-    assert all(personal.loc[(group, "prior"), "value"] >= .10 and personal.loc[(group, "prior"), "ci_low"] > 0 for group in ("few", "many", "seen", "unseen"))
-    kept = taste_rows("kept_share", "seen")
-    assert kept.loc[("unseen", "prior"), "value"] >= .60 > kept.loc[("unseen_support16", "prior"), "value"] >= .50 and kept.loc[("unseen_support16", "prior"), "ci_high"] > .60      # .60 was asked for at 16, as its notes say
-    assert kept.loc[("unseen_support16", "prior_user_more"), "value"] >= .60 and taste_rows("kept_share", "seen_alike").loc[("unseen_support16", "prior"), "value"] >= .60
-    judged = taste_rows("relative_uplift(verifier)", "permuted")
-    assert judged.loc[("few", "prior"), "value"] >= .10 and (judged["ci_low"] > 0).all() and set(judged.index.get_level_values("slice")) == {"few", "many", "unseen"}
-    for group in ("few", "many", "unseen"):
-        assert min(found.loc[(group, "prior_user_more"), "ci_low"] for found in (personal, judged)) >= .10, "the person's guidance stronger than the score's"
-    utility = taste_rows("utility", "shuffled").loc[(slice(None), "prior"), "ci_low"]
-    assert (utility > 0).all()
-    without = taste_rows("utility", "prior").loc[(slice(None), "prior_no_direction"), "ci_high"]
-    assert (without < 0).all(), "the lean is what knows people"
+def test_users_like_their_own_draws_more_than_other_users_do():
+    truth, verified = (prior_rows(f"relative_uplift({by})", "permuted") for by in ("truth", "verifier"))
+    for group in (*GROUPS, "seen"):
+        assert truth.loc[(group, "prior"), "value"] >= .10 and truth.loc[(group, "prior"), "ci_low"] > 0
+    assert verified.loc[("few", "prior"), "value"] >= .10 and (verified["ci_low"] > 0).all()
+    assert set(verified.index.get_level_values("slice")) == set(GROUPS)
+    for group in GROUPS:
+        for found in (truth, verified):
+            assert found.loc[(group, "prior_user_more"), "ci_low"] >= .10, "with more guidance by the user than by the score"
 
 
-def test_a_judge_without_the_truth_orders_systems_as_the_truth_does():
+def test_unseen_users_keep_most_of_the_uplift():
+    "The goal was .60 with 16 support ratings; the report's notes say that it is reached by `prior_user_more` alone."
+    kept, alike = prior_rows("kept_share", "seen"), prior_rows("kept_share", "seen_alike")
+    few = kept.loc[("unseen_support16", "prior")]
+    assert kept.loc[("unseen", "prior"), "value"] >= .60 > few["value"] >= .50 and few["ci_high"] > .60
+    assert kept.loc[("unseen_support16", "prior_user_more"), "value"] >= .60
+    assert alike.loc[("unseen_support16", "prior"), "value"] >= .60
+
+
+def test_draws_have_more_utility_with_the_user_and_with_the_preference_direction():
+    assert (prior_rows("utility", "shuffled").loc[(slice(None), "prior"), "ci_low"] > 0).all()
+    assert (prior_rows("utility", "prior").loc[(slice(None), "prior_no_direction"), "ci_high"] < 0).all()
+
+
+def test_an_evaluator_without_the_truth_orders_systems_as_the_truth_does():
     rows = read_rows(reports / "world_prior" / "results.parquet")
     agreed = rows[rows["metric"].str.startswith("rank_correlation")]
     assert len(agreed) == 6 and agreed["value"].min() > .7
-    beside = taste_rows("utility")["value"]
-    assert all(beside[group, "prior"] > beside[group, model] + .2 for group in ("few", "many") for model in ("released_scaled", "released_whitened"))
 
 
-def test_the_verifier_is_calibrated_and_knows_people_by_what_they_rated():
-    assert taste_rows("ece").loc[("all", "verifier"), "value"] <= .03
+@pytest.mark.parametrize("released", ["released_scaled", "released_whitened"])
+def test_the_released_prior_has_less_utility(released: str):
+    found = prior_rows("utility")["value"]
+    for group in ("few", "many"):
+        assert found[group, "prior"] > found[group, released] + .2
+
+
+def test_the_verifier_is_calibrated_and_learns_preferences_from_ratings():
+    assert prior_rows("ece").loc[("all", "verifier"), "value"] <= .03
     for metric in ("auc", "uauc", "preference(uauc)"):
-        row = taste_rows(metric).loc[("all", "verifier")]
+        row = prior_rows(metric).loc[("all", "verifier")]
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
-    condition = taste_rows("preference(uauc)")
-    assert condition.loc[("all", "verifier"), "ci_low"] > .6 and condition.loc[("unseen", "verifier"), "ci_low"] > .55
-    assert condition.loc[("all", "verifier_published"), "ci_high"] < condition.loc[("all", "verifier"), "ci_low"] < condition.loc[("all", "oracle"), "value"]
-    assert taste_rows("preference(uauc)", "verifier_shuffled").loc[("all", "verifier"), "ci_low"] > .05
-    assert taste_rows("preference(uauc)", "verifier").loc[("all", "verifier_user_ids"), "ci_high"] < 0, "without histories it knows less of people"
+    found = prior_rows("preference(uauc)")
+    own = found.loc[("all", "verifier"), "ci_low"]
+    assert own > .6 and found.loc[("unseen", "verifier"), "ci_low"] > .55
+    assert found.loc[("all", "verifier_published"), "ci_high"] < own < found.loc[("all", "oracle"), "value"]
+    assert prior_rows("preference(uauc)", "verifier_shuffled").loc[("all", "verifier"), "ci_low"] > .05
+    ids_alone = prior_rows("preference(uauc)", "verifier").loc[("all", "verifier_user_ids")]
+    assert ids_alone["ci_high"] < 0
+
+
+def simulation_row(model: str, guidance_scale: float | None, metric: str) -> pd.Series:
+    "A value of the simulation; precision is that of sets of 25 draws."
+    rows = read_rows(reports / "simulation" / "results.parquet")
+    place = "all" if guidance_scale is None else f"guidance_{guidance_scale:g}"
+    rows = rows[(rows["versus"] == "") & (rows["model"] == model) & (rows["slice"] == place) & (rows["metric"] == metric)]
+    rows = rows[rows["k"] == 25] if metric == "precision" else rows
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 def test_the_simulation_reaches_what_can_be_computed():
-    rows = read_rows(reports / "simulation" / "results.parquet")
-    perfect = rows.loc[rows["metric"] == "perfect", "value"].iloc[0]
-    rows = rows[(rows["versus"] == "") & ~((rows["metric"] == "precision") & (rows["k"] != 25))].set_index(["model", "slice", "metric"])     # of neighbours there is a precision too
-    at = lambda model, guidance_scale, metric: rows.loc[(model, f"guidance_{guidance_scale:g}", metric)]
+    perfect = simulation_row("ceiling", None, "perfect")["value"]
     assert perfect == pytest.approx(.795, abs=.001)
-    assert at("prior_user_id", 1, "precision")["value"] == pytest.approx(perfect, abs=.02) and at("prior_user_id", 1, "coverage")["value"] >= .85
-    guided = [guidance_scale for guidance_scale in (1.5, 2., 3., 5.) if at("prior_user_id", guidance_scale, "precision")["value"] >= .93]
-    assert guided and all(at("prior_user_id", guidance_scale, "network_calls")["value"] <= 20 for guidance_scale in (1., *guided))
-    assert at("prior_population", 1, "precision")["ci_high"] < .5, "a prior that knows nobody draws what nobody in particular likes"
-    every = read_rows(reports / "simulation" / "results.parquet")
-    paired = every[(every["versus"] != "") & (every["metric"].eq("coverage") | every["k"].eq(25))].set_index(["slice", "metric", "versus"])
-    for control in ("mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "shuffled"):
-        assert paired.loc[("guidance_1", "coverage", control), "ci_low"] > 0 and paired.loc[("guidance_2", "coverage", control), "ci_low"] > 0, control
-    for control in ("gaussian", "kde", "score_only", "unconditional", "shuffled", "catalogue", "likes"):
-        assert paired.loc[("guidance_2", "precision", control), "ci_low"] > 0, control
-    for control in ("retrieval", "best_of"):
-        assert -.05 < paired.loc[("guidance_2", "precision", control), "value"] < 0 and at("prior_user_id", 3, "coverage")["value"] > rows.loc[(control, "all" if control == "retrieval" else "guidance_2", "coverage"), "value"] + .1, control
+    assert simulation_row("prior_user_id", 1, "precision")["value"] == pytest.approx(perfect, abs=.02)
+    assert simulation_row("prior_user_id", 1, "coverage")["value"] >= .85
+    guided = [scale for scale in (1.5, 2., 3., 5.) if simulation_row("prior_user_id", scale, "precision")["value"] >= .93]
+    assert guided
+    for scale in (1., *guided):
+        assert simulation_row("prior_user_id", scale, "network_calls")["value"] <= 20
+    assert simulation_row("prior_population", 1, "precision")["ci_high"] < .5, "a prior without users is not personal"
+
+
+def simulation_differences() -> pd.DataFrame:
+    rows = read_rows(reports / "simulation" / "results.parquet")
+    rows = rows[(rows["versus"] != "") & (rows["metric"].eq("coverage") | rows["k"].eq(25))]
+    return rows.set_index(["slice", "metric", "versus"])
+
+
+@pytest.mark.parametrize("control", ["mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "shuffled"])
+def test_in_the_simulation_the_prior_covers_more_than_its_controls(control: str):
+    paired = simulation_differences()
+    for place in ("guidance_1", "guidance_2"):
+        assert paired.loc[(place, "coverage", control), "ci_low"] > 0
+
+
+@pytest.mark.parametrize("control", ["gaussian", "kde", "score_only", "unconditional", "shuffled", "catalogue", "likes"])
+def test_in_the_simulation_guided_draws_are_liked_more_than_those_of_controls(control: str):
+    assert simulation_differences().loc[("guidance_2", "precision", control), "ci_low"] > 0
+
+
+@pytest.mark.parametrize("control, guidance_scale", [("retrieval", None), ("best_of", 2)])
+def test_in_the_simulation_two_controls_are_liked_a_little_more_and_cover_less(control: str, guidance_scale: int | None):
+    assert -.05 < simulation_differences().loc[("guidance_2", "precision", control), "value"] < 0
+    covered = simulation_row(control, guidance_scale, "coverage")["value"]
+    assert simulation_row("prior_user_id", 3, "coverage")["value"] > covered + .1
 
 
 def test_pictures_keep_what_was_asked_for_and_a_mean_is_no_picture():
     rows = read_rows(reports / "world_pictures" / "results.parquet")
-    seen = rows[(rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
+    rows = rows[rows["seed"].isna()]
+    seen = rows[rows["versus"] == ""].set_index(["metric", "model"])["value"]
     assert seen["kept", "prior_8"] >= .9 > .7 > seen["kept", "mean"] and abs(seen["kept", "prompt_alone"]) <= .1
-    paired = rows[(rows["model"] == "prior_8") & (rows["metric"] == "utility") & rows["seed"].isna()].set_index("versus")
+    paired = rows[(rows["model"] == "prior_8") & (rows["metric"] == "utility")].set_index("versus")
     for control in ("mean", "gaussian", "kde", "shuffled", "score_only", "unconditional", "prompt_alone"):
         assert paired.loc[control, "ci_low"] > 0, control
-    assert paired.loc["best_of", "ci_high"] < 0                                        # said in the notes, and in the README
+    assert paired.loc["best_of", "ci_high"] < 0
 
 
-# What README's table of models says: its row names (report, metric, k, slice, model, its control), and the rows say the rest.
+# A row of README's table of models -> report, metric, k, slice, model, its control; the rows of the report say the rest.
 README_MODELS = {
     "like rate": ("ml-1m", "auc", None, "all", "like_rate", "popularity"),
     "MF-BPR": ("tiktok", "recall", 20, "all", "mf_bpr", "popularity"),
@@ -329,7 +401,8 @@ README_MODELS = {
     "GenRec, published form": ("tiktok_genrec", "recall", 20, "all", "genrec_faithful", "genrec_faithful_none"),
     "GenRec, corrected form": ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_none"),
     "Stable Diffusion 3, small": ("zoo", "all_accuracy", None, "described", "sd3", "sd3_shuffled"),
-    "Stable Diffusion 1.5 with IP-Adapter, small": ("zoo", "all_accuracy", None, "followed", "sd15_adapter", "sd15_adapter_shuffled"),
+    "Stable Diffusion 1.5 with IP-Adapter, small": (
+        "zoo", "all_accuracy", None, "followed", "sd15_adapter", "sd15_adapter_shuffled"),
     "prior": ("world_prior", "utility", 40, "few", "prior", "shuffled"),
     "verifier": ("world_prior", "preference(uauc)", None, "all", "verifier", "verifier_shuffled"),
 }
@@ -339,8 +412,9 @@ readme = (reports.parents[1] / "README.md").read_text(encoding="utf-8")
 def pooled(report: str, metric: str, k: int | None, slice: str, model: str, versus: str = "") -> pd.Series:
     "The one row over all trainings."
     rows = read_rows(reports / report / "results.parquet")
-    rows = rows[(rows["metric"] == metric) & (rows["slice"] == slice) & (rows["model"] == model) & (rows["versus"] == versus)
-                & (rows["selection"] == "valid") & rows["seed"].isna()]
+    for column, wanted in {"metric": metric, "slice": slice, "model": model, "versus": versus, "selection": "valid"}.items():
+        rows = rows[rows[column] == wanted]
+    rows = rows[rows["seed"].isna()]
     rows = rows[rows["k"].isna()] if k is None else rows[rows["k"] == k]
     assert len(rows) == 1, f"{len(rows)} rows of {metric} for {model}"
     return rows.iloc[0]
@@ -370,8 +444,8 @@ def without_code(text: str) -> str:
 
 def numbers_in(text: str) -> list[str]:
     "Numbers that claim something: all but those that belong to a name, as in Recall@20 or ML-1M."
-    for name in ("Recall@20", "Stable Diffusion 1.5", "Stable Diffusion 3", "BM3", "Python 3.11", "Apache-2.0", "ML-1M"):
-        text = text.replace(name, "name")
+    names = ("Recall@20", "Stable Diffusion 1.5", "Stable Diffusion 3", "BM3", "Python 3.11", "Apache-2.0", "ML-1M")
+    text = re.sub("|".join(map(re.escape, names)), "name", text)
     return re.findall(r"(?<![\w.])[+\N{MINUS SIGN}-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)", text)
 
 
@@ -380,7 +454,7 @@ def test_readme_is_one_page():
 
 
 def test_every_number_of_readme_is_in_a_row():
-    "Results in the table are checked one by one above; in the text there is no other decimal, and every model of the table is known."
+    "Results in the table are checked one by one above; every model of the table is known, and the text has no decimal."
     table = [line for line in readme.splitlines() if line.startswith("|") and "](nbs/" in line]
     assert len(table) == len(README_MODELS)
     text = "\n".join(line for line in without_code(readme).splitlines() if not line.startswith("|"))
@@ -396,8 +470,10 @@ def shown(notebook: dict) -> list[str]:
 def literal_texts(source: str) -> list[str]:
     "Texts that are written in code, without formats of numbers."
     tree = ast.parse(source)
-    formats = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec for part in ast.walk(node.format_spec)}
-    return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in formats]
+    specs = [node.format_spec for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec]
+    formats = {id(part) for spec in specs for part in ast.walk(spec)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in formats]
+    return [node.value for node in constants if isinstance(node.value, str)]
 
 
 def test_the_results_page_shows_what_the_rows_say():
@@ -406,7 +482,8 @@ def test_the_results_page_shows_what_the_rows_say():
     page = nbformat.read(path, as_version=4)
     committed = shown(page)
     assert len(committed) > 30 and sum(text.startswith("|") for text in committed) >= 12
-    NotebookClient(page, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    where = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(page, timeout=120, kernel_name="python3", resources=where).execute()
     assert shown(page) == committed
     for cell in page["cells"]:
         texts = [cell["source"]] if cell["cell_type"] == "markdown" else literal_texts(cell["source"])
@@ -414,22 +491,31 @@ def test_the_results_page_shows_what_the_rows_say():
         assert not typed, f"typed in and not read from a row: {typed}"
 
 
-# What README and the results page say in words: report, metric, k, slice, model, beside what; +1 better, -1 worse, 0 no difference shown.
+# What README and the results page say in words: report, metric, k, slice, model, what it is compared with;
+# +1: better, -1: worse, 0: no difference is shown.
 CLAIMS = [
-    ("tiktok", "recall", 20, "all", "lightgcn", "mf_bpr", 1), ("ml-1m", "auc", None, "all", "mf_bias", "like_rate", 0),
-    ("ml-1m", "auc", None, "all", "lightgcn", "lightgcn_no_graph", -1), ("ml-1m", "auc", None, "all", "like_rate", "popularity", 1),
-    ("tiktok_diffmm", "recall", 20, "all", "diffmm", "diffmm_fast", 1), ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_faithful", 1),
-    ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_most_popular", 0), ("zoo", "mean_outline_iou", None, "general", "sd3_ancestral", "sd3_long", 1),
-    ("simulation", "precision", 25, "guidance_1", "prior_user_id", "likes", 0), ("simulation", "coverage", 5, "guidance_1", "prior_user_id", "likes", -1),
-    ("simulation", "precision", 25, "guidance_2", "prior_user_id", "likes", 1), ("simulation", "coverage", 5, "guidance_2", "prior_user_id", "likes", -1),
-    *(("simulation", "precision", 25, "guidance_2", "prior_user_id", control, -1) for control in ("retrieval", "best_of")),
-    *(("simulation", "coverage", 5, "guidance_2", "prior_user_id", control, 1) for control in ("retrieval", "best_of")),
-    *(("world_prior", "utility", 40, group, model, "prior", -1) for group in ("few", "many") for model in ("prior_no_direction", "released_scaled")),
-    ("world_pictures", "utility", 4, "all", "prior_8", "retrieval", 0), ("world_pictures", "utility", 4, "all", "prior_8", "best_of", -1),
-    ("prior_benchmarks", "coverage", None, "all", "prior", "released_whitened", 0)]
+    ("tiktok", "recall", 20, "all", "lightgcn", "mf_bpr", 1),
+    ("ml-1m", "auc", None, "all", "mf_bias", "like_rate", 0),
+    ("ml-1m", "auc", None, "all", "lightgcn", "lightgcn_no_graph", -1),
+    ("tiktok_diffmm", "recall", 20, "all", "diffmm", "diffmm_fast", 1),
+    ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_faithful", 1),
+    ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_most_popular", 0),
+    ("zoo", "mean_outline_iou", None, "general", "sd3_ancestral", "sd3_long", 1),
+    ("simulation", "precision", 25, "guidance_1", "prior_user_id", "likes", 0),
+    ("simulation", "coverage", 5, "guidance_1", "prior_user_id", "likes", -1),
+    ("simulation", "precision", 25, "guidance_2", "prior_user_id", "likes", 1),
+    ("simulation", "coverage", 5, "guidance_2", "prior_user_id", "likes", -1),
+    ("simulation", "precision", 25, "guidance_2", "prior_user_id", "retrieval", -1),
+    ("simulation", "precision", 25, "guidance_2", "prior_user_id", "best_of", -1),
+    ("world_prior", "utility", 40, "few", "released_scaled", "prior", -1),
+    ("world_prior", "utility", 40, "many", "released_scaled", "prior", -1),
+    ("world_pictures", "utility", 4, "all", "prior_8", "retrieval", 0),
+    ("prior_benchmarks", "coverage", None, "all", "prior", "released_whitened", 0),
+]
 
 
-@pytest.mark.parametrize("report, metric, k, slice, model, versus, sign", CLAIMS, ids=lambda value: str(value))
-def test_no_claim_is_stronger_than_its_interval(report: str, metric: str, k: int | None, slice: str, model: str, versus: str, sign: int):
-    row = pooled(report, metric, k, slice, model, versus)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: "-".join(map(str, claim)))
+def test_no_claim_is_stronger_than_its_interval(claim: tuple):
+    *where, sign = claim
+    row = pooled(*where)
     assert int(row["ci_low"] > 0) - int(row["ci_high"] < 0) == sign

@@ -8,6 +8,7 @@ __all__ = ['check_shape', 'check_embeddings', 'choose_device']
 # %% ../../nbs/00_core/14_checks.ipynb #cf0d0558
 from typing import Any
 
+import numpy as np
 import torch
 
 # %% ../../nbs/00_core/14_checks.ipynb #0aad040f
@@ -29,18 +30,19 @@ def check_shape(
 
 # %% ../../nbs/00_core/14_checks.ipynb #1a820c1c
 def check_embeddings(
-    name: str,                  # what the error calls them
+    name: str,                  # name of the table in errors
     embeddings: Any,            # [N, D] tensor or array
     n_dims: int | None = None,  # D, if it is known
-    least: int = 0,             # rows that there must be
+    least: int = 0,             # rows needed
 ) -> None:
     "Raise `ValueError` at a wrong shape, at too few rows, or naming the first row that is not finite."
     check_shape(None if n_dims is None else {"D": n_dims}, **{name: (embeddings, "N D")})
     if len(embeddings) < least:
         raise ValueError(f"{name} must have at least {least} rows, got {len(embeddings)}")
-    wrong = ~torch.isfinite(torch.as_tensor(embeddings)).all(1)
-    if wrong.any():
-        raise ValueError(f"{name} must be finite; row {int(wrong.int().argmax())} is not")
+    finite = torch.isfinite(embeddings) if isinstance(embeddings, torch.Tensor) else np.isfinite(embeddings)
+    is_whole = finite.all(1).tolist()
+    if not all(is_whole):
+        raise ValueError(f"{name} must be finite; row {is_whole.index(False)} is not")
 
 # %% ../../nbs/00_core/14_checks.ipynb #0b820a9b
 def choose_device(

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -24,6 +23,8 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from .memory import peak_mib
 
 # %% ../../nbs/00_core/20_artifacts.ipynb #771277d4
 @contextmanager
@@ -194,23 +195,22 @@ class Measure:
     cpu_seconds: float = 0.0
     peak_mib: float = 0.0
 
-    def __enter__(self) -> "Measure":
+    def start(self) -> "Measure":
+        "Begin now, where a block would span several cells of a notebook; `stop` ends it."
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.seconds = time.perf_counter() - self._wall
+    def stop(self) -> None:
+        "Note the costs since `start`."
         self.cpu_seconds = time.process_time() - self._cpu
-        self.peak_mib = _peak_bytes() / 2**20
+        self.seconds = time.perf_counter() - self._wall
+        self.peak_mib = peak_mib()
 
+    def __enter__(self) -> "Measure":
+        return self.start()
 
-def _peak_bytes() -> int:
-    "Peak resident memory; on Linux from /proc, because `ru_maxrss` may be inherited from the parent process."
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
-    unit = 1 if platform.system() == "Darwin" else 1024          # ru_maxrss: bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    def __exit__(self, *error: Any) -> None:
+        self.stop()
 
 # %% ../../nbs/00_core/20_artifacts.ipynb #2b7ee896
 def run_record(

@@ -95,8 +95,7 @@ class CorrectedGenRec(GenRec):
         contrast = lambda one, other: batch_contrast(one, other, config.temperature)
         terms = {"within": (config.contrast_weight, [(of_items.side, of_items.content), (of_users.side, of_users.content)]),
                  "across": (config.cross_weight, [(of_users.out, of_items.content), (of_users.out, of_items.side)])}
-        contrasts = {name: weight * sum(contrast(*pair) for pair in pairs)
-                     for name, (weight, pairs) in terms.items() if weight}
+        contrasts = {name: weight * sum(contrast(*pair) for pair in pairs) for name, (weight, pairs) in terms.items() if weight}
         tables = self.user_factors.square().sum() + self.item_factors.square().sum()
         return {"softmax": candidate_softmax(users, items, batch.users, batch.items, drawn),
                 "tables": config.weight_decay * tables, **contrasts}

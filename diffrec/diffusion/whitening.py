@@ -17,14 +17,21 @@ from ..core.checks import check_embeddings
 # %% ../../nbs/15_diffusion/60_whitening.ipynb #10e7f3ac
 WHITENING_KINDS = ("none", "length", "scale", "whiten")
 
+# %% ../../nbs/15_diffusion/60_whitening.ipynb #097dff1c
+def _deviations(table: Tensor, kind: str) -> tuple[Tensor, Tensor | None]:
+    "Standard deviations [D] of embeddings [N, D], and for `whiten` the principal directions [D, D]."
+    if kind == "scale":
+        return table.std(0, correction=0), None
+    values, directions = torch.linalg.eigh(torch.cov(table.T, correction=0))
+    return values.clamp(min=0).sqrt(), directions
+
 # %% ../../nbs/15_diffusion/60_whitening.ipynb #50a2ff40
 class Whitening(nn.Module):
     "Embeddings on the scale of a diffusion, and back; `fit` measures the statistics, which the state dict keeps."
     mean: Tensor        # [D]
     deviations: Tensor  # [D] of the directions
     directions: Tensor  # [D, D] orthonormal columns; [0, 0] unless kind is "whiten"
-    # [D] of whitened embeddings: 1, less where `least_share` applies; not measured for "none", "length"
-    variances: Tensor
+    variances: Tensor   # [D] of whitened embeddings, below 1 where `least_share` applies; 1 if not measured
 
     def __init__(
         self,
@@ -55,17 +62,12 @@ class Whitening(nn.Module):
         if len(embeddings) < 2:
             raise ValueError(f"measuring needs at least 2 embeddings, got {len(embeddings)}")
         table = embeddings.double()
-        if self.kind == "scale":
-            deviations = table.std(0, correction=0)
-        else:
-            values, directions = torch.linalg.eigh(torch.cov(table.T, correction=0))
-            deviations = values.clamp(min=0).sqrt()
+        deviations, directions = _deviations(table, self.kind)
+        if directions is not None:
             self.directions.copy_(directions)
         self.mean.copy_(table.mean(0))
-        if deviations.any():
-            self.deviations.copy_(deviations.clamp(min=self.least_share * float(deviations.max())))
-        else:
-            self.deviations.fill_(1)
+        smallest = self.least_share * float(deviations.max())
+        self.deviations.copy_(deviations.clamp(min=smallest) if smallest else torch.ones_like(deviations))
         self.variances.copy_((deviations / self.deviations) ** 2)
         return self
 

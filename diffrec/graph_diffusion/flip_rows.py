@@ -65,14 +65,14 @@ def focal_loss(
 
 # %% ../../nbs/50_graph_diffusion/27_flip_rows.ipynb #709e9dc1
 def probability_of(
-    belief: Tensor,  # in [0, 1]
+    predicted: Tensor,  # in [0, 1]
     alpha: float,    # of the focal loss of its training
     focus: float,    # of the same
-) -> Tensor:         # like belief, in [0, 1]
+) -> Tensor:         # like predicted, in [0, 1]
     "The probability of a 1 at which this prediction has the least focal loss."
-    belief = belief.clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    predicted = predicted.clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     slope = lambda p: (1 - p) ** focus / p - (focus * (1 - p) ** (focus - 1) * p.log() if focus else 0)
-    one, zero = alpha * slope(belief), (1 - alpha) * slope(1 - belief)
+    one, zero = alpha * slope(predicted), (1 - alpha) * slope(1 - predicted)
     return zero / (one + zero)
 
 
@@ -110,8 +110,8 @@ class FlipRows(nn.Module):
         if config.mode == "corrected":
             popularity = (np.bincount(rows.indices, minlength=self.n_items) + 1) / (self.n_users + 2)
             logits = torch.linspace(-14, 14, 4001, dtype=torch.float64)
-            chances = probability_of(torch.sigmoid(logits), config.alpha, config.focus)
-            start = np.interp(popularity, chances.numpy(), logits.numpy())
+            probabilities = probability_of(torch.sigmoid(logits), config.alpha, config.focus)
+            start = np.interp(popularity, probabilities.numpy(), logits.numpy())
             self.denoiser.items.bias.data = torch.from_numpy(start).float()
 
     def begin_epoch(self, signals: Signals) -> None:
@@ -129,14 +129,14 @@ class FlipRows(nn.Module):
         "Edges [B, 1, n_edges] of some users, strongest first."
         rows = self.rows[users.numpy()]
         found = _faithful_edges if self.config.mode == "faithful" else _corrected_edges
-        items, chances = found(self, users.numpy(), rows, generator)
-        weights = chances if self.config.edge_weights == "probability" else torch.ones_like(chances)
+        items, probabilities = found(self, users.numpy(), rows, generator)
+        weights = probabilities if self.config.edge_weights == "probability" else torch.ones_like(probabilities)
         return edges_of(items.unsqueeze(1), (weights * (items >= 0)).unsqueeze(1))
 
 # %% ../../nbs/50_graph_diffusion/27_flip_rows.ipynb #852e0f4b
 def reverse_sparse(
     schedule: FlipSchedule,
-    belief: Tensor,              # [B, I] probability that the clean bit is 1, given x_t; overwritten
+    predicted: Tensor,              # [B, I] probability that the clean bit is 1, given x_t; overwritten
     x_t: sp.csr_array,           # [B, I] bits after the step
     step: int,                   # the step, > 0
     generator: torch.Generator,  # one draw an entry
@@ -145,8 +145,8 @@ def reverse_sparse(
     table = posterior_table(schedule)[step].float()
     owners = torch.from_numpy(np.repeat(np.arange(x_t.shape[0]), np.diff(x_t.indptr)))
     there = owners, torch.from_numpy(x_t.indices).long()
-    stays = table[0, 1] + (table[1, 1] - table[0, 1]) * belief[there]
-    probability = belief.mul_(table[1, 0] - table[0, 0]).add_(table[0, 0])
+    stays = table[0, 1] + (table[1, 1] - table[0, 1]) * predicted[there]
+    probability = predicted.mul_(table[1, 0] - table[0, 0]).add_(table[0, 0])
     probability[there] = stays
     drawn = (torch.rand(probability.shape, generator=generator) < probability).numpy()
     before = sp.csr_array(drawn)
@@ -178,19 +178,19 @@ def _corrected_edges(model: FlipRows, users: np.ndarray, rows: sp.csr_array,
     config, start = model.config, model.config.start_step
     x_t = q_sample_sparse(model.schedule, rows, np.full(n_rows, start - 1), rng) if start else rows
     for step in range(max(start, 1) - 1, -1, -1):
-        belief = model.denoiser(x_t, torch.full((n_rows,), step)).float().sigmoid_()
+        predicted = model.denoiser(x_t, torch.full((n_rows,), step)).float().sigmoid_()
         if step:
-            probability = probability_of(belief, config.alpha, config.focus)
+            probability = probability_of(predicted, config.alpha, config.focus)
             x_t = reverse_sparse(model.schedule, probability, x_t, step, generator)
     seen = torch.from_numpy(np.repeat(np.arange(n_rows), np.diff(rows.indptr))), torch.from_numpy(rows.indices).long()
-    belief[seen] = -1
-    beliefs, items = belief.topk(model.config.n_edges, 1)
-    items[beliefs < 0] = -1
+    predicted[seen] = -1
+    predictions, items = predicted.topk(model.config.n_edges, 1)
+    items[predictions < 0] = -1
     if model.debias is not None:
         of, proposed = np.repeat(users, items.shape[1]), items.flatten().numpy()
         kept = model.debias.revise(of, proposed, np.zeros(len(of), bool), proposed >= 0, rng)
         items[torch.from_numpy(~kept).view_as(items)] = -1
-    return items, probability_of(beliefs.clamp(min=0), config.alpha, config.focus)
+    return items, probability_of(predictions.clamp(min=0), config.alpha, config.focus)
 
 # %% ../../nbs/50_graph_diffusion/27_flip_rows.ipynb #e0ad59b4
 def _faithful_loss(model: FlipRows, rows: sp.csr_array, steps: Tensor, generator: torch.Generator) -> Tensor:
@@ -208,14 +208,14 @@ def _faithful_edges(model: FlipRows, users: np.ndarray, rows: sp.csr_array,
     schedule = sparsity_schedule(1 - x_start.mean().item(), config.n_steps)
     x_t = faithful_q_sample(schedule, x_start, torch.full((len(users),), config.n_steps - 1), generator)
     for step in range(config.n_steps - 1, -1, -1):
-        belief = model.denoiser(x_t, torch.full((len(users),), step), generator).sigmoid_()
-        x_t = draw_bits(faithful_reverse_probability(schedule, belief) if step else belief, generator)
-    watched = belief.topk(config.n_watched, 1).indices
+        predicted = model.denoiser(x_t, torch.full((len(users),), step), generator).sigmoid_()
+        x_t = draw_bits(faithful_reverse_probability(schedule, predicted) if step else predicted, generator)
+    watched = predicted.topk(config.n_watched, 1).indices
     chosen = x_start.scatter(1, watched, x_t.gather(1, watched))
     if model.debias is not None:
         at, items = torch.nonzero(chosen != x_start, as_tuple=True)
         kept = model.debias.revise(users[at.numpy()], items.numpy(), x_start[at, items].numpy() > 0,
                                    chosen[at, items].numpy() > 0, _numpy_rng(generator))
         chosen[at, items] = torch.from_numpy(kept).to(chosen)
-    items = (chosen * belief).topk(config.n_edges, 1).indices
-    return items, belief.gather(1, items)
+    items = (chosen * predicted).topk(config.n_edges, 1).indices
+    return items, predicted.gather(1, items)

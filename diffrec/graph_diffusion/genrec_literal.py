@@ -36,8 +36,8 @@ def literal_flip(
     temperature: float = 1.0,    # tau
 ) -> Tensor:                     # [B, I] of 0 and 1
     "x_t by the published noise."
-    reached = literal_rates(x_start)[:, steps].unsqueeze(-1)                # [2, B, 1]
-    rate = torch.where(x_start > 0, reached[1], reached[0])
+    flip_rates = literal_rates(x_start)[:, steps].unsqueeze(-1)                # [2, B, 1]
+    rate = torch.where(x_start > 0, flip_rates[1], flip_rates[0])
     noise = torch.rand(x_start.shape, generator=generator)
     flips = torch.bernoulli(torch.sigmoid(temperature * (rate - noise)), generator=generator)
     return (x_start - flips).abs()
@@ -147,7 +147,7 @@ def literal_generator_terms(
     denoiser: nn.Module,
     x_start: Tensor,             # [B, I] of 0 and 1, no empty row
     steps: Tensor,               # [B] int64 in [0, 5)
-    preferences: list[Tensor],        # of each modality [I, d]: item factors times modality factors
+    preferences: list[Tensor],   # of each modality [I, d]: item factors times modality factors
     generator: torch.Generator,
 ) -> dict[str, Tensor]:          # scalars: "focal", "divergence" and "contrast 0", "contrast 1" ...
     "All terms of the published loss of the generator; their weights are 1, 1 and .01 for each contrast."

@@ -98,8 +98,8 @@ def draw_targets(
     generator: torch.Generator,  # of the entries' device
 ) -> Tensor:                     # [n] int64 places of the chosen entries, row after row
     "A random choice of `n_targets` events of each row, or all of them where there are fewer."
-    chance = torch.rand(len(entries.owners), generator=generator, device=entries.owners.device, dtype=torch.float64)
-    order = (entries.owners + chance).argsort()
+    uniform = torch.rand(len(entries.owners), generator=generator, device=entries.owners.device, dtype=torch.float64)
+    order = (entries.owners + uniform).argsort()
     rank = torch.arange(len(order), device=order.device) - entries.offsets[:-1][entries.owners]
     return order[rank < n_targets]
 

@@ -183,7 +183,7 @@ def sample_latents(
     for place, (step, before) in enumerate(zip(times, [*times[1:], -1])):
         steps = torch.full((len(x),), step, device=x.device)
         predicted = denoiser(x, steps, condition)
-        guess = convert_prediction(schedule, predicted, x, steps, config.prediction_type, "sample")
+        predicted_start = convert_prediction(schedule, predicted, x, steps, config.prediction_type, "sample")
         fresh = noise[place + 1] if config.step_noise else None
-        x = ddim_update(schedule, guess, x, step, before, fresh, config.step_noise)
+        x = ddim_update(schedule, predicted_start, x, step, before, fresh, config.step_noise)
     return x

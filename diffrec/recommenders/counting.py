@@ -86,8 +86,8 @@ class LikeRate(ScoringModel):
         users: np.ndarray,      # [N] int64, of the training events
         items: np.ndarray,      # [N] int64
         labels: np.ndarray,     # [N] in [0, 1]
-        n_users: int,           # users known
-        n_items: int,           # items known
+        n_users: int,           # users of the data set
+        n_items: int,           # items of the data set
         shrinkage: Shrinkage = Shrinkage(),
     ):
         super().__init__(n_users, n_items)

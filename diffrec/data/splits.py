@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['splits_by_label', 'rank_in_group', 'shares_of', 'split_temporal', 'split_leave_one_out', 'split_ratio', 'split_given',
-           'split_item_disjoint', 'split_users_held_out', 'check_leakage']
+           'split_item_disjoint', 'split_users_held_out', 'check_leakage', 'cold_shares']
 
 # %% ../../nbs/05_data/20_splits.ipynb #c8a8887d
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from .interactions import Interactions, check_disjoint
 
@@ -196,3 +197,20 @@ def _check_order(splits: Mapping[str, Interactions], earlier: str, later: str, t
         row = int(np.argmax(late))
         raise ValueError(f"{earlier!r}, row {row}: user {before.users[row]} has an event at {before.timestamps[row]}, "
                          f"after {later!r} has begun; {late.sum()} events leak the future")
+
+# %% ../../nbs/05_data/20_splits.ipynb #5e780174
+def cold_shares(
+    splits: Mapping[str, Interactions],  # with a split "train"
+    warm_above: int = 3,                 # a warm user or item has more training events than this
+) -> pd.DataFrame:                       # by split; shares of its events in [0, 1], and their mean value (NaN without values)
+    "Shares of events whose user, item or both have no training events, and whose user and item have many."
+    user_counts, item_counts = splits["train"].user_counts(), splits["train"].item_counts()
+    rows = {}
+    for split, events in splits.items():
+        of_user, of_item = user_counts[events.users], item_counts[events.items]
+        rows[split] = {"user cold": (of_user == 0).mean(), "item cold": (of_item == 0).mean(),
+                       "both cold": ((of_user == 0) & (of_item == 0)).mean(),
+                       "both seen": ((of_user > 0) & (of_item > 0)).mean(),
+                       f"warm > {warm_above}": ((of_user > warm_above) & (of_item > warm_above)).mean(),
+                       "mean value": np.nan if events.values is None else events.values.mean()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")

@@ -19,7 +19,8 @@ from .prior import DiffusionPrior, PriorConfig
 from .released import ReferenceConfig, ReferencePrior
 
 # %% ../../nbs/70_priors/20_files.ipynb #7535d79e
-PRIOR_KINDS = {"diffusion prior": (DiffusionPrior, PriorConfig), "released prior": (ReferencePrior, ReferenceConfig)}
+PRIOR_KINDS = {"diffusion prior": (DiffusionPrior, PriorConfig),
+               "released prior": (ReferencePrior, ReferenceConfig)}
 
 
 def save_prior(

@@ -42,7 +42,8 @@ def load_prior(
     "Read a prior; raises `ValueError` naming the file if it holds something else."
     weights, header = read_weights(path, device)
     if header.get("kind") not in PRIOR_KINDS:
-        raise ValueError(f"{path} holds {header.get('kind', 'weights of another kind')!r}, not one of {tuple(PRIOR_KINDS)}")
+        found = header.get("kind", "weights of another kind")
+        raise ValueError(f"{path} holds {found!r}, not one of {tuple(PRIOR_KINDS)}")
     build, configure = PRIOR_KINDS[header["kind"]]
     config = configure(**header["config"])
     prior = build(config, Whitening(config.n_dims, header["whitening"])).to(device)

@@ -40,7 +40,7 @@ def _refuse_nan(rows: Tensor, users: np.ndarray | None) -> None:
 def best_items(
     scores: Tensor,                  # [B, I] floating; -inf: no candidate
     k: int,                          # length of the lists, >= 1
-    users: np.ndarray | None = None,  # [B] whose rows they are, for errors
+    users: np.ndarray | None = None,  # [B] users of the rows, for errors
 ) -> Tensor:                         # [B, min(k, I)] int64 item ids, best first; -1 where a row has fewer candidates
     "The `k` best items of each row by (score descending, id ascending); raises `ValueError` at NaN."
     n_items = scores.shape[1]
@@ -61,7 +61,7 @@ def best_items(
 def hide_seen(
     scores: Tensor,                   # [B, I] floating, contiguous; changed inside the block only
     seen: sp.csr_array,               # [B, I] stored entries are hidden
-    users: np.ndarray | None = None,  # [B] whose rows they are, for errors
+    users: np.ndarray | None = None,  # [B] users of the rows, for errors
 ) -> Iterator[None]:
     "Inside the block the scores of seen items are -inf; afterwards they are restored."
     rows = torch.as_tensor(np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr)), device=scores.device)

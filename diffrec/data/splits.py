@@ -202,7 +202,7 @@ def _check_order(splits: Mapping[str, Interactions], earlier: str, later: str, t
 def cold_shares(
     splits: Mapping[str, Interactions],  # with a split "train"
     warm_above: int = 3,                 # a warm user or item has more training events than this
-) -> pd.DataFrame:                       # by split; shares of its events in [0, 1], and their mean value (NaN without values)
+) -> pd.DataFrame:                       # by split: shares of its events, and their mean value (NaN without values)
     "Shares of events whose user, item or both have no training events, and whose user and item have many."
     user_counts, item_counts = splits["train"].user_counts(), splits["train"].item_counts()
     rows = {}

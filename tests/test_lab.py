@@ -15,7 +15,7 @@ import pytest
 import requests
 
 root = Path(__file__).parent.parent
-PARAMETERS, PICTURES, RESULTS = "runs/20_train_classics.ipynb", "index.ipynb", "results.ipynb"
+PARAMETERS, PICTURES, RESULTS = "runs/20_train_recommenders.ipynb", "index.ipynb", "results.ipynb"
 NOTEBOOKS = ["00_core/10_paths.ipynb", "40_recommenders/20_factorization.ipynb", PARAMETERS, PICTURES, RESULTS]
 
 

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from diffrec.graph_studies.recipes import SELECTIONS, _learn, build, load, selection_metric, train
-from diffrec.graph_studies.settings import recipe_for
+from diffrec.graph_diffusion.recipes import RECIPES
+from diffrec.graph_diffusion.training import GRAPH_DIFFUSION, GRAPH_PARTS
+from diffrec.recommenders.training import SELECTIONS, learn, load, selection_metric
+from diffrec.studies.trials import train_once
 from diffrec.world.world import make_world, world_config
 from test_training import run_script
 
@@ -21,8 +23,8 @@ from diffrec.core.seeds import fixed_seed, generator_for
 from diffrec.data.batches import TripletBatches
 from diffrec.graph_diffusion.builders import build_turn
 from diffrec.graph_diffusion.row_diffusion import RowDiffusion, RowDiffusionConfig
-from diffrec.graph_studies.recipes import build
-from diffrec.graph_studies.settings import recipe_for
+from diffrec.graph_diffusion.recipes import RECIPES
+from diffrec.graph_diffusion.training import GRAPH_PARTS
 from diffrec.training.alternation import over_users
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
@@ -36,8 +38,8 @@ with fixed_seed(0, "generator"):
     generator = RowDiffusion(interactions, 2, RowDiffusionConfig(hidden=(8,), n_edges=2, sample_noise=True, mode="faithful")).eval()
 drawn = over_users(generator.generate, data.n_users, 7, 0, "edges")
 result = {"place": [place.rank, place.n_processes], "targets": drawn.targets.tolist(), "weights": drawn.weights.tolist()}
-recipe = recipe_for("toy_diffmm", "diffmm")
-model = build(recipe, data, 0)
+recipe = RECIPES["toy-diffmm"]["diffmm"]
+model = GRAPH_PARTS.build(recipe, data, 0)
 with fixed_seed(0, "turn"):
     turn = build_turn(model, recipe.edges, data, interactions, 0)
 config = FitConfig(n_epochs=2, learning_rate=.01, device="cpu")
@@ -76,13 +78,13 @@ def data():
     return make_world(world_config("toy", seed=0)).dataset()
 
 
-@pytest.mark.parametrize("settings, model", [("toy_diffmm", "diffmm"), ("toy_diffmm", "diffmm_fast"), ("toy_diffmm", "diffmm_observed"),
-                                             ("toy_genrec", "genrec")])
+@pytest.mark.parametrize("settings, model", [("toy-diffmm", "diffmm"), ("toy-diffmm", "diffmm_fast"), ("toy-diffmm", "diffmm_observed"),
+                                             ("toy-genrec", "genrec")])
 def test_an_interrupted_run_ends_like_a_whole_one(settings: str, model: str, data, tmp_path: Path):
     "Edges, weights of both learners and the history: bit for bit."
-    recipe = recipe_for(settings, model)
+    recipe = RECIPES[settings][model]
     metrics = {name: selection_metric(data, split) for name, split in SELECTIONS.items()}
-    whole_epochs, whole = _learn(recipe, data, 0, metrics, tmp_path / "whole")
+    whole_epochs, whole = learn(GRAPH_PARTS, recipe, data, 0, metrics, tmp_path / "whole")
     calls = iter(range(100))
 
     def breaking(model):
@@ -91,8 +93,8 @@ def test_an_interrupted_run_ends_like_a_whole_one(settings: str, model: str, dat
         return metrics["valid"](model)
 
     with pytest.raises(KeyboardInterrupt):
-        _learn(recipe, data, 0, {**metrics, "valid": breaking}, tmp_path / "broken")
-    again_epochs, again = _learn(recipe, data, 0, metrics, tmp_path / "broken")
+        learn(GRAPH_PARTS, recipe, data, 0, {**metrics, "valid": breaking}, tmp_path / "broken")
+    again_epochs, again = learn(GRAPH_PARTS, recipe, data, 0, metrics, tmp_path / "broken")
     for selection in SELECTIONS:
         for name, values in whole[selection][0].items():
             assert torch.equal(again[selection][0][name], values), (selection, name)
@@ -100,10 +102,10 @@ def test_an_interrupted_run_ends_like_a_whole_one(settings: str, model: str, dat
         assert again_epochs[column].tolist() == whole_epochs[column].tolist()
 
 
-@pytest.mark.parametrize("settings, model", [("toy_diffmm", "diffmm"), ("toy_diffmm", "diffmm_fast_none"), ("toy_genrec", "genrec_faithful")])
+@pytest.mark.parametrize("settings, model", [("toy-diffmm", "diffmm"), ("toy-diffmm", "diffmm_fast_none"), ("toy-genrec", "genrec_faithful")])
 def test_a_trained_model_comes_back_with_its_edges(settings: str, model: str, data, tmp_path: Path):
-    recipe = recipe_for(settings, model)
-    trained = load(train(recipe, data, 0, tmp_path), data)
+    recipe = RECIPES[settings][model]
+    trained = load(train_once(GRAPH_DIFFUSION, recipe, data, 0, tmp_path), data)
     scores = trained.scorer()(torch.arange(4))
     assert torch.isfinite(scores).all()
     assert (trained.edge_targets >= 0).any().item() == (recipe.edges["kind"] != "none")
@@ -117,23 +119,23 @@ def test_one_modality_is_enough_and_a_user_without_history_is_ranked(system: str
     short = data.splits | {"train": events.select(events.users != 3), "valid": data.valid, "test": data.test}
     name, array = next(iter(data.features.items()))
     small = replace(data, splits=short, features={name: array})
-    model = build(recipe_for(f"toy_{system}", system), small, 0)
+    model = GRAPH_PARTS.build(RECIPES[f"toy-{system}"][system], small, 0)
     scores = model.scorer()(torch.tensor([3]))
     assert scores.shape == (1, data.n_items) and torch.isfinite(scores).all()
 
 
-def test_bad_input_is_refused_by_name(data):
-    recipe = recipe_for("toy_diffmm", "diffmm")
+def test_bad_input_is_refused_by_name(data, tmp_path: Path):
+    recipe = RECIPES["toy-diffmm"]["diffmm"]
     name = next(iter(data.features))
     with pytest.raises(ValueError, match="no features"):
-        build(recipe, replace(data, features={}), 0)
+        GRAPH_PARTS.build(recipe, replace(data, features={}), 0)
     with pytest.raises(ValueError, match="mode must be one of|mode must be"):
-        build(replace(recipe, shape={**recipe.shape, "mode": "quick"}), data, 0)
-    with pytest.raises(ValueError, match="no settings are called 'tok_diffmm'"):
-        recipe_for("tok_diffmm", "diffmm")
+        GRAPH_PARTS.build(replace(recipe, shape={**recipe.shape, "mode": "quick"}), data, 0)
+    with pytest.raises(ValueError, match="no settings 'tok-diffmm'; did you mean 'toy-diffmm'?"):
+        GRAPH_DIFFUSION.recipe("tok-diffmm", "diffmm")
     for wrong, rule in [(np.zeros((data.n_items - 1, 3)), f"{data.n_items}"), (np.full((data.n_items, 3), np.nan), "finite")]:
         with pytest.raises(ValueError, match=rule):
-            build(recipe, replace(data, features={**data.features, name: wrong}), 0)
+            GRAPH_PARTS.build(recipe, replace(data, features={**data.features, name: wrong}), 0)
     too_many = replace(recipe, edges={**recipe.edges, "n_edges": data.n_items + 1})
     with pytest.raises(ValueError, match="n_edges"):
-        train(too_many, data, 0, Path("nowhere"))
+        train_once(GRAPH_DIFFUSION, too_many, data, 0, tmp_path)

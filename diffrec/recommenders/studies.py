@@ -37,8 +37,11 @@ def study_recipes(
     study: RecommenderStudy,
 ) -> dict[str, RecommenderRecipe]:   # model -> recipe
     "The recipes that a study trains, with its changes; raises `ValueError` for an unknown model or change."
-    recipes = {}
-    for model in study.models:
+    recipes, models = {}, list(study.models)
+    if study.with_controls:
+        controls = (family.recipe(study.settings, model).control for model in study.models)
+        models += [control for control in dict.fromkeys(controls) if control and control not in models]
+    for model in models:
         recipe = family.recipe(study.settings, model)
         fit = {f"fit.{name}": value for name, value in study.fit.items()} if recipe.fit else {}
         recipes[model] = with_changes(recipe, {**fit, **{f"shape.{name}": value for name, value in study.shape.items()}})
@@ -81,7 +84,8 @@ def train_study(
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:   # entries of `train_all`; the learning curves
     "Train every model and seed of a study that no trial stands for; a model that counts is trained once."
     recipes = study_recipes(family, study)
-    pairs = [(recipes[model], seed) for model, seed in study.pairs() if recipes[model].fit or seed == study.seeds[0]]
+    pairs = [(recipe, seed) for model, recipe in recipes.items() for seed in study.seeds[:study.fewer_seeds.get(model)]
+             if recipe.fit or seed == study.seeds[0]]
     found = train_all(family, pairs, data, Path(out) / "models", Path(trials or Path(out) / "trials"), n_workers)
     trained, epochs = zip(*found)
     return list(trained), pd.concat(epochs, ignore_index=True)

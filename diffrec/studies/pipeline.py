@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Step', 'check_steps', 'notebook_code', 'step_record', 'record_digest', 'run_step', 'run_steps', 'Report',
-           'make_report']
+           'make_report', 'RunCommand', 'System']
 
 # %% ../../nbs/35_studies/80_pipeline.ipynb #fe0b6d8b
 import ast
@@ -183,3 +183,28 @@ def make_report(
         pages.append(executed.with_suffix(".html"))
         done_once(pages[-1], {"report": file_sha256(executed)}, partial(report_html, executed))
     return pages
+
+# %% ../../nbs/35_studies/80_pipeline.ipynb #91b5f793
+@dataclass(frozen=True)
+class RunCommand:
+    "A run notebook behind `diffrec train` or `diffrec evaluate`."
+    notebook: str                                                  # name in nbs/runs
+    options: tuple[str, ...] = ("data", "out", "n_workers")        # its parameters that options of the command line give
+    further: Mapping[str, Any] = field(default_factory=dict)       # other parameters; {out} and {preset} in a text are filled in
+
+    def parameters(self, out: str, preset: str) -> dict[str, Any]:
+        "The further parameters of one call."
+        return {name: value.format(out=out, preset=preset) if isinstance(value, str) else value for name, value in self.further.items()}
+
+
+@dataclass(frozen=True)
+class System:
+    "What one part of the package offers to the command line."
+    name: str
+    about: str                                                     # one sentence
+    presets: Mapping[str, Any]                                     # name -> study
+    reports: tuple[Report, ...]
+    train: RunCommand
+    evaluate: Callable[[Any], RunCommand | None]                   # study -> the run that evaluates it
+    prepare: Callable[[str, Any], tuple[list[Step], str]]          # preset, study -> steps that make its data, and the folder of the data
+    adds_controls: bool = False                                    # studies have the field `with_controls`

@@ -126,7 +126,7 @@ PRIOR = {"others": ["prior_no_direction", "prior_user_id", "prior_population"], 
 SIMULATION = {"models": ["prior_user_id", "prior_population", "released_whitened"], "n_pictures": 10_000, "guidance_scales": [1., 1.5, 2., 3., 5.],
               "chosen": 2., "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "n_members": 3},
               "verifier_epochs": 60, "n_draws": 500, "n_resamples": 2000}
-ZOO = {"models": "data/zoo", "count": 256, "n_known": 2000, "n_steps": 20, "guidance": 4.0, "n_anew": 40, "n_resamples": 2000}
+ZOO = {"preset": "tiny", "models": "data/zoo"}
 PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "guidance_scales": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
             "shares": [0., .25, .5, 1.], "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "history_rank": 16, "n_members": 3}, "verifier_epochs": 100,
             "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
@@ -229,7 +229,7 @@ def prior_steps(
         return [Step("73_benchmark_priors", f"{report}/report.ipynb", {"out": report, **seeds, **({} if quick else PRIOR_BENCHMARK)})]
     if name == "zoo":
         made = [Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb")] if quick else []
-        return [*made, Step("44_evaluate_zoo", f"{report}/report.ipynb", {"name": name, "out": report, **({} if quick else ZOO)})]
+        return [*made, Step("44_evaluate_zoo", f"{report}/report.ipynb", {"out": report, **({} if quick else ZOO)})]
     data, priors = f"{folder}/data", f"{folder}/priors"
     trained = {} if quick else {"settings": "world", "fewer_seeds": FEWER_PRIORS, "models": ["prior", *PRIOR["others"], *PRIOR["released"]]}
     return [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb", {"preset": "toy" if quick else "gallery", "seed": 0 if quick else 1, "out": data}),   # settings were tried on seed 0

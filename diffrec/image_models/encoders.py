@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BROKEN', 'N_FIRST', 'open_picture', 'Encoding', 'prepare_batch', 'embed_batch', 'encode', 'table_record',
-           'check_same', 'items_from', 'encode_table', 'fill_table']
+           'check_same', 'items_from', 'fill_table', 'encode_table']
 
 # %% ../../nbs/60_image_models/34_encoders.ipynb #c8ac4608
 import hashlib
@@ -28,14 +28,15 @@ from .embedding_tables import EmbeddingTable, checked_ids, open_table, read_reco
 from .zoo import Encoder
 
 # %% ../../nbs/60_image_models/34_encoders.ipynb #b4d8df69
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)   # what PIL raises at broken files
+# what PIL raises at broken files
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def open_picture(
     source: np.ndarray | Tensor | str | Path,   # uint8 [H, W, 3], or a file
     name: Any,                                  # of the picture, for errors
 ) -> Image.Image:                               # in RGB
-    "A picture; raises `ValueError` naming it if it is none."
+    "A picture; raises `ValueError` naming it if it cannot be read."
     if isinstance(source, (str, Path)):
         try:
             with Image.open(source) as picture:
@@ -50,49 +51,54 @@ def open_picture(
 # %% ../../nbs/60_image_models/34_encoders.ipynb #eb79b656
 @dataclass(frozen=True)
 class Encoding:
-    "How embeddings are made and kept."
+    "How embeddings are computed and stored."
     what: Literal["pictures", "texts"] = "pictures"
-    batch_size: int = 64                 # part of what a row is, to the last bit
+    batch_size: int = 64                 # rows depend on it in the last bits
     autocast: str | None = None          # "float16" or "bfloat16"; None: the encoder's own precision
     dtype: str = "float32"               # of a table: "float32" or "float16"
-    n_threads: int = 1                   # that read and prepare pictures
-    save_every: int = 16                 # batches between two notes of how far a table is
+    n_threads: int = 1                   # that read and preprocess pictures
+    save_every: int = 16                 # batches between two records of how many rows are done
 
     def __post_init__(self):
-        for name, allowed in {"what": ("pictures", "texts"), "autocast": (None, "float16", "bfloat16"), "dtype": ("float32", "float16")}.items():
+        choices = {"what": ("pictures", "texts"), "autocast": (None, "float16", "bfloat16"),
+                   "dtype": ("float32", "float16")}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         for name in ("batch_size", "n_threads", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
-
+# %% ../../nbs/60_image_models/34_encoders.ipynb #df511d6c
 def prepare_batch(
     encoder: Encoder,
     items: Sequence[Any],   # B pictures or texts
     names: Sequence[Any],   # B ids, for errors
     config: Encoding,
 ) -> Tensor:                # [B, 3, S, S] of pictures, [B, L] of texts
-    "What the encoder sees of pictures or texts."
+    "The encoder's inputs for pictures or texts."
     if config.what == "texts":
         for item, name in zip(items, names):
             if not isinstance(item, str):
                 raise ValueError(f"text {name!r} must be a str, got {type(item).__name__}")
         return encoder.tokenizer(list(items))
-    see = lambda item, name: encoder.preprocess(open_picture(item, name))
+
+    def preprocess(item: Any, name: Any) -> Tensor:
+        return encoder.preprocess(open_picture(item, name))
+
     if config.n_threads == 1:
-        return torch.stack(list(map(see, items, names)))
+        return torch.stack(list(map(preprocess, items, names)))
     with ThreadPoolExecutor(config.n_threads) as pool:
-        return torch.stack(list(pool.map(see, items, names)))
+        return torch.stack(list(pool.map(preprocess, items, names)))
 
-
+# %% ../../nbs/60_image_models/34_encoders.ipynb #772abaa9
 @torch.no_grad()
 def embed_batch(
     encoder: Encoder,
     inputs: Tensor,      # from `prepare_batch`
     config: Encoding,
 ) -> Tensor:             # [B, D] float32 on the CPU
-    "Embeddings of what the encoder sees."
+    "Embeddings of prepared inputs."
     device, half = encoder.device.type, config.autocast and getattr(torch, config.autocast)
     with torch.autocast(device, half, enabled=half is not None):
         found = encoder.of_tokens(inputs) if config.what == "texts" else encoder.of_signals(inputs)
@@ -104,30 +110,42 @@ def encode(
     items: Iterable[Any],            # N pictures or texts
     config: Encoding = Encoding(),
 ) -> Tensor:                         # [N, D] float32 on the CPU, as the encoder gives them
-    "Embeddings of pictures or texts; errors name them by their number."
+    "Embeddings of pictures or texts; errors name them by their position."
     source, found = iter(items), [torch.zeros(0, encoder.width)]
     while part := list(islice(source, config.batch_size)):
         start = config.batch_size * (len(found) - 1)
-        found.append(embed_batch(encoder, prepare_batch(encoder, part, range(start, start + len(part)), config), config))
+        found.append(embed_batch(encoder, prepare_batch(encoder, part, range(start, start + len(part)), config),
+                                 config))
     return torch.cat(found)
 
 # %% ../../nbs/60_image_models/34_encoders.ipynb #076f509b
-N_FIRST = 8   # items by which a table knows pictures or texts again
+N_FIRST = 8   # items by which pictures or texts are recognised
 
 
 def table_record(
     encoder: Encoder,
     ids: np.ndarray,     # [N] from `checked_ids`
     config: Encoding,
-    first: Tensor,       # what the encoder sees of the first few items
+    first: Tensor,       # the encoder's inputs for the first few items
 ) -> dict[str, Any]:
     "Everything that the rows of a table depend on."
-    return {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256, "width": encoder.width, "n_rows": len(ids), "normalisation": "none",
-            "ids_sha256": hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest(), "what": config.what, "batch_size": config.batch_size,
-            "autocast": config.autocast, "dtype": config.dtype, "device": encoder.device.type,
+    return {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256, "width": encoder.width,
+            "n_rows": len(ids), "normalisation": "none",
+            "ids_sha256": hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest(), "what": config.what,
+            "batch_size": config.batch_size, "autocast": config.autocast, "dtype": config.dtype,
+            "device": encoder.device.type,
             "first_items_sha256": hashlib.sha256(first.contiguous().numpy()).hexdigest()}
 
+# %% ../../nbs/60_image_models/34_encoders.ipynb #5b67921c
+def _other_ids(folder: Path, ids: np.ndarray) -> str:
+    "How the ids of a table differ from those that are wanted."
+    there, wanted = read_table(folder / "ids.parquet", ["id"])["id"].tolist(), ids.tolist()
+    first = next((row for row, (one, other) in enumerate(zip(there, wanted)) if one != other), None)
+    row = min(len(there), len(wanted)) if first is None else first
+    named = [repr(some[row]) if row < len(some) else "nothing" for some in (there, wanted)]
+    return f"it has {len(there)} other ids, these are {len(wanted)}; in row {row} it has {named[0]}, here is {named[1]}"
 
+# %% ../../nbs/60_image_models/34_encoders.ipynb #c91972fd
 def check_same(
     folder: Path,              # of a table
     wanted: dict[str, Any],    # from `table_record`
@@ -140,14 +158,12 @@ def check_same(
         made, here = (f"{one['encoder']!r} (weights {one['weights_sha256'][:12]})" for one in (found, wanted))
         raise ValueError(f"{start}it was made by encoder {made}, this is {here}")
     if found["ids_sha256"] != wanted["ids_sha256"]:
-        there = read_table(folder / "ids.parquet", ["id"])["id"].tolist()
-        row = next((row for row, (one, other) in enumerate(zip(there, ids.tolist())) if one != other), min(len(there), len(ids)))
-        named = [repr(some[row]) if row < len(some) else "nothing" for some in (there, ids.tolist())]
-        raise ValueError(f"{start}it has {len(there)} other ids, these are {len(ids)}; in row {row} it has {named[0]}, here is {named[1]}")
-    not_asked = {"encoder"} if "embeddings_sha256" not in found else {"encoder", "batch_size", "device"}
+        raise ValueError(start + _other_ids(folder, ids))
+    not_compared = {"encoder"} if "embeddings_sha256" not in found else {"encoder", "batch_size", "device"}
     for name in wanted:
-        if name not in not_asked and found.get(name) != wanted[name]:
-            why = "; other pictures or texts under the same ids, or prepared in another way" if name == "first_items_sha256" else ""
+        if name not in not_compared and found.get(name) != wanted[name]:
+            is_first = name == "first_items_sha256"
+            why = "; other pictures or texts under the same ids, or prepared in another way" if is_first else ""
             raise ValueError(f"{start}its {name} is {found.get(name)!r}, here it is {wanted[name]!r}{why}")
     return found
 
@@ -155,15 +171,78 @@ def check_same(
 def items_from(
     items: Iterable[Any],    # a sequence, an array, or anything that can be iterated over
     n_first: int,            # how many are looked at beforehand
-) -> tuple[list[Any], Any]:  # these, and a function: row -> iterator over the items from that row on (to be called once)
-    "The first items, and a way to start at any row, without reading what lies before it where that is possible."
+) -> tuple[list[Any], Any]:  # and a function: row -> items from that row on (call it once)
+    "The first items, and a way to start at any row, without reading earlier items where that is possible."
     if hasattr(items, "__getitem__") and hasattr(items, "__len__") and not isinstance(items, Mapping):
-        return [items[row] for row in range(min(n_first, len(items)))], lambda row: (items[at] for at in range(row, len(items)))
+        first = [items[row] for row in range(min(n_first, len(items)))]
+        return first, lambda row: (items[at] for at in range(row, len(items)))
     source = iter(items)
     first = list(islice(source, n_first))
     return first, lambda row: islice(chain(first, source), row, None)
 
+# %% ../../nbs/60_image_models/34_encoders.ipynb #e7f97067
+def _next_rows(
+    items: Iterator[Any],      # that are left
+    names: list[Any],          # ids of the batch
+    is_last: bool,             # whether no item may be left after it
+    n_ids: int,                # of the table, for the error
+    what: str,                 # likewise
+) -> list[Any]:
+    "The items of the next batch; raises `ValueError` if there are not as many items as ids."
+    part = list(islice(items, len(names)))
+    if len(part) < len(names):
+        raise ValueError(f"there are {n_ids} ids and fewer {what}: each needs one")
+    if is_last and next(items, None) is not None:
+        raise ValueError(f"there are {n_ids} ids and more {what}: each needs one")
+    return part
 
+
+def _stored(
+    found: np.ndarray,    # [B, D] float32
+    names: list[Any],     # B ids
+    dtype: str,           # of the table
+) -> np.ndarray:          # [B, D]
+    "Embeddings in the precision of a table; raises `ValueError` naming the first that is not finite."
+    with np.errstate(over="ignore"):                     # values too large for float16 are named below
+        found = found.astype(dtype)
+    wrong = ~np.isfinite(found).all(1)
+    if wrong.any():
+        raise ValueError(f"the embedding of {names[int(wrong.argmax())]!r} is not finite in {dtype}")
+    return found
+
+# %% ../../nbs/60_image_models/34_encoders.ipynb #99f03369
+def fill_table(
+    folder: Path,
+    record: dict[str, Any],      # of the table as it is
+    encoder: Encoder,
+    ids: np.ndarray,             # [N]
+    items: Iterator[Any],        # from row `rows_done` on
+    config: Encoding,
+) -> None:
+    "Embed the rows that are missing; records how many are done also when it is interrupted by an error."
+    table, done = np.lib.format.open_memmap(folder / "embeddings.npy", "r+"), record["rows_done"]
+
+    def save(**more: Any) -> None:
+        table.flush()
+        write_json(folder / "table.json", {**record, "rows_done": done, **more})
+
+    starts = range(done, len(ids), config.batch_size)
+    with tqdm(total=len(ids), initial=done, desc=f"embedding {config.what}", unit="", disable=None) as bar:
+        try:
+            for number, start in enumerate(starts, 1):
+                names = ids[start:start + config.batch_size].tolist()
+                part = _next_rows(items, names, start + len(names) == len(ids), len(ids), config.what)
+                found = embed_batch(encoder, prepare_batch(encoder, part, names, config), config).numpy()
+                table[start:start + len(names)] = _stored(found, names, config.dtype)
+                done += len(names)
+                bar.update(len(names))
+                if number % config.save_every == 0:
+                    save()
+        finally:
+            save()
+    save(embeddings_sha256=file_sha256(folder / "embeddings.npy"))
+
+# %% ../../nbs/60_image_models/34_encoders.ipynb #137ead28
 def encode_table(
     folder: str | Path,             # of the table: new, begun, or finished
     encoder: Encoder,
@@ -184,43 +263,3 @@ def encode_table(
     if record["rows_done"] < len(ids) or "embeddings_sha256" not in record:
         fill_table(folder, record, encoder, ids, from_row(record["rows_done"]), config)
     return open_table(folder)
-
-# %% ../../nbs/60_image_models/34_encoders.ipynb #99f03369
-def fill_table(
-    folder: Path,
-    record: dict[str, Any],      # of the table as it is
-    encoder: Encoder,
-    ids: np.ndarray,             # [N]
-    items: Iterator[Any],        # from row `rows_done` on
-    config: Encoding,
-) -> None:
-    "Embed the rows that are missing; notes how far it came also when it is interrupted by an error."
-    table, done = np.lib.format.open_memmap(folder / "embeddings.npy", "r+"), record["rows_done"]
-
-    def save(**more: Any) -> None:
-        table.flush()
-        write_json(folder / "table.json", {**record, "rows_done": done, **more})
-
-    starts = range(done, len(ids), config.batch_size)
-    with tqdm(total=len(ids), initial=done, desc=f"embedding {config.what}", unit="", disable=None) as bar:
-        try:
-            for number, start in enumerate(starts, 1):
-                names = ids[start:start + config.batch_size].tolist()
-                part = list(islice(items, len(names)))
-                is_last = start + len(names) == len(ids)
-                if len(part) < len(names) or (is_last and next(items, None) is not None):
-                    raise ValueError(f"there are {len(ids)} ids and {'fewer' if len(part) < len(names) else 'more'} {config.what}: each needs one")
-                found = embed_batch(encoder, prepare_batch(encoder, part, names, config), config).numpy()
-                with np.errstate(over="ignore"):                     # what is too large for float16 is named below
-                    found = found.astype(config.dtype)
-                wrong = ~np.isfinite(found).all(1)
-                if wrong.any():
-                    raise ValueError(f"the embedding of {names[int(wrong.argmax())]!r} is not finite in {config.dtype}")
-                table[start:start + len(names)] = found
-                done += len(names)
-                bar.update(len(names))
-                if number % config.save_every == 0:
-                    save()
-        finally:
-            save()
-    save(embeddings_sha256=file_sha256(folder / "embeddings.npy"))

@@ -84,6 +84,15 @@ def _adam(values: Iterable[Tensor | None], learning_rate: float) -> torch.optim.
     return torch.optim.Adam([value for value in values if value is not None], lr=learning_rate)
 
 # %% ../../nbs/50_graph_diffusion/70_peers.ipynb #283dd097
+def _weights_of(model: DiffMM) -> Weights:
+    "A copy of a recommender's weights."
+    projections = list(model.projections.values())
+    return Weights(_parameter(model.user_factors), _parameter(model.item_factors),
+                   [_parameter(one.weight) for one in projections],
+                   [None if one.bias is None else _parameter(one.bias) for one in projections],
+                   _parameter(model.modality_logits))
+
+
 def _denoiser_of(denoiser: RowDenoiser) -> DenoiserWeights:
     "A copy of a denoiser's weights in the published order."
     first = torch.cat([denoiser.encoder, denoiser.time_encoder]).T
@@ -104,12 +113,8 @@ class LiteralDiffMM(_Literal):
         learning_rate: float = 1e-3,  # of all optimisers
     ):
         super().__init__(model, generator, interactions)
-        projections, fields = list(model.projections.values()), self.diffusion
-        self.features = [one.features for one in projections]
-        self.weights = Weights(_parameter(model.user_factors), _parameter(model.item_factors),
-                               [_parameter(one.weight) for one in projections],
-                               [None if one.bias is None else _parameter(one.bias) for one in projections],
-                               _parameter(model.modality_logits))
+        self.features, fields = [one.features for one in model.projections.values()], self.diffusion
+        self.weights = _weights_of(model)
         self.denoisers = [_denoiser_of(one) for one in generator.denoisers]
         self.constants = schedule_constants(fields.n_steps, fields.noise_scale, fields.noise_min, fields.noise_max)
         self.observed = normalised_graph(*interactions.nonzero(), *interactions.shape)

@@ -73,7 +73,7 @@ def flip_schedule(
 def _turned(x: Tensor, on: Tensor, off: Tensor, timesteps: Tensor) -> Tensor:
     "[B, *] probability of being 1 after flips at the given rates [T]."
     x = x.to(_floating(x))
-    _check_probabilities("bits, or their probabilities,", x)
+    _check_probabilities("bits, or probabilities of them,", x)
     return torch.lerp(take_steps(on, timesteps, x), take_steps(1 - off, timesteps, x), x)   # exact at 0 and 1
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
-           'RECIPES', 'RecommenderRecipe', 'with_controls', 'implicit_loop', 'multimodal_recipes']
+           'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -54,7 +54,15 @@ def with_controls(
         else:
             control, claim = PLAINER.get(recipe.model, ("", ""))
         named[recipe.model] = replace(recipe, control=control, claim=claim)
-    return {**named, **controls}
+    return in_order({**named, **controls})
+
+
+def in_order(
+    recipes: Mapping[str, RecommenderRecipe],
+) -> dict[str, RecommenderRecipe]:
+    "The order in which models are compared with their controls, and so the order of the comparisons' random draws."
+    order = [*WITHOUT, *PLAINER]
+    return dict(sorted(recipes.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #d4784bac
 def implicit_loop(
@@ -140,5 +148,5 @@ def _toy_multimodal(recipe: RecommenderRecipe) -> RecommenderRecipe:
 
 RECIPES: dict[str, dict[str, RecommenderRecipe]] = {
     "tiktok": TIKTOK, "ml-1m": ML_1M, "world": WORLD, "world-ratings": WORLD_RATINGS,
-    "toy": {model: _toy(recipe) for model, recipe in {**WORLD_RATINGS, **WORLD}.items()},
+    "toy": in_order({model: _toy(recipe) for model, recipe in {**WORLD_RATINGS, **WORLD}.items()}),
     "toy-multimodal": {model: _toy_multimodal(TIKTOK[model]) for model in TIKTOK if "n_layers" in TIKTOK[model].shape}}

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['EDGE_METRICS', 'study_recipes', 'recipe_table', 'open_events', 'train_study', 'write_training', 'best_scores',
-           'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present', 'ranking_rows', 'edge_rows',
-           'coverage_rows', 'label_predictions', 'rating_rows', 'write_evaluation', 'study_records', 'report_record']
+           'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present', 'study_controls',
+           'ranking_rows', 'edge_rows', 'coverage_rows', 'label_predictions', 'rating_rows', 'write_evaluation',
+           'study_records', 'report_record']
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #9d628286
 from collections.abc import Mapping, Sequence
@@ -169,6 +170,17 @@ def present(
 ) -> dict[str, str]:
     "The comparisons of which both models are there."
     return {model: other for model, other in pairs.items() if {model, other} <= models}
+
+
+def study_controls(
+    family: Family,
+    study: RecommenderStudy,
+    trained: Sequence[Mapping[str, Any]],   # entries of `train_study`
+) -> dict[str, str]:                        # model -> its control, in the order of the family's recipes
+    "The controls of the trained models."
+    models = {entry["model"] for entry in trained}
+    recipes = family.recipes[study.settings].values()
+    return {recipe.model: recipe.control for recipe in recipes if recipe.control and recipe.model in models}
 
 
 def ranking_rows(

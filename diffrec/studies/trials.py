@@ -57,7 +57,8 @@ def write_trial(
     index = [name for name in trial.values.columns if name not in ("metric", "k", "value")]
     rows = trial.values.astype({name: str for name in trial.values.columns if trial.values[name].dtype == "category"})
     rows["name"] = rows["metric"] + "@" + rows["k"].astype(str)
-    wide = rows.pivot(index=index, columns="name", values="value").reset_index()
+    order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())          # as the rows came, so that they are read in this order
+    wide = rows.pivot(index=index, columns="name", values="value").loc[order, rows["name"].unique()].reset_index()
     header = {"made_from": record, "evaluated": evaluated, "facts": trial.facts,
               "epochs": _as_json(trial.epochs)}
     table = pa.Table.from_pandas(wide.astype({"user": np.int32}), preserve_index=False)
@@ -88,9 +89,9 @@ def read_trial(
     index = [name for name in wide.columns if "@" not in name]
     rows = wide.melt(index, var_name="name").dropna(subset="value")
     metric, k = (rows["name"].str.rsplit("@", n=1).str[at] for at in (0, 1))
-    rows = rows.assign(metric=metric.astype("category"), k=k.astype(int))
+    rows = rows.assign(metric=pd.Categorical(metric, metric.unique()), k=k.astype(int))
     if "slice" in index:
-        rows["slice"] = rows["slice"].astype("category")
+        rows["slice"] = pd.Categorical(rows["slice"], wide["slice"].unique())
     columns = ["user", *(name for name in index if name not in ("user", "selection")), "metric", "k", "value",
                *(["selection"] if "selection" in index else [])]
     return Trial(pd.DataFrame(**header["epochs"]), rows[columns].reset_index(drop=True), header["facts"])

@@ -32,11 +32,10 @@ $(INSTALLED): settings.ini setup.py constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/diffrec-report world
-	$(BIN)/diffrec-report pictures
+	$(BIN)/diffrec report world pictures --workers $(WORKERS)
 
 report: $(INSTALLED)
-	$(BIN)/diffrec-report $(NAME) --workers $(WORKERS)
+	$(BIN)/diffrec report $(NAME) --workers $(WORKERS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12

@@ -208,3 +208,9 @@ class System:
     evaluate: Callable[[Any], RunCommand | None]                   # study -> the run that evaluates it
     prepare: Callable[[str, Any], tuple[list[Step], str]]          # preset, study -> steps that make its data, and the folder of the data
     adds_controls: bool = False                                    # studies have the field `with_controls`
+    study: Callable[[str, str, Mapping[str, Any]], Any] | None = None   # preset, "train" or "evaluate", changes -> what is run
+
+    def changed(self, preset: str, work: str, changes: Mapping[str, Any]) -> Any:
+        "A preset with changes, checked; raises `ValueError` naming what is unknown or wrong."
+        from diffrec.studies.presets import preset_of
+        return self.study(preset, work, changes) if self.study else preset_of(self.presets, preset, changes)

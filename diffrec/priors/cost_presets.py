@@ -66,9 +66,8 @@ class SimulationStudy:
     n_resamples: int = 500                       # of the bootstrap
 
     def __post_init__(self):
-        for name in ("models", "seeds", "guidance_scales"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} must name at least one, got none")
+        if empty := [name for name in ("models", "seeds", "guidance_scales") if not getattr(self, name)]:
+            raise ValueError(f"{empty[0]} must name at least one, got none")
         if self.chosen not in self.guidance_scales:
             raise ValueError(f"chosen must be one of the guidance scales {self.guidance_scales}, got {self.chosen}")
 

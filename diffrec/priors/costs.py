@@ -256,7 +256,7 @@ def draw_unguided(
     drawn = sample_embeddings(prior, condition, users.tolist(), n_drawn, seed, settings=SamplerSettings(10))
     return drawn.numpy()
 
-
+# %% ../../nbs/70_priors/78_costs.ipynb #2de0ba61
 def evaluate_prior(
     prior: Prior,
     recipe: PriorRecipe,

@@ -134,10 +134,10 @@ def test_the_simulation_and_the_zoo_show_every_control(project: Path):
     assert {("sd3_ancestral", "sd3_long"), ("sd3_renewed", "sd3_long")} <= set(map(tuple, chains.loc[chains["metric"] == "mean_outline_iou", ["model", "versus"]].to_numpy()))
 
 
-def test_a_world_whose_people_leave_is_refused(project: Path):
+def test_a_world_of_which_users_are_left_out_is_refused(project: Path):
     run_step(Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"), project, progress=False)
-    run_step(Step("23_train_prior", "outputs/fewer/23.ipynb", {"out": "outputs/fewer/priors", "models": ["prior"], "split": {"least_likes": 2}}), project, progress=False)
-    with pytest.raises(Exception, match="with least_likes = 2 some leave"):
+    run_step(Step("23_train_prior", "outputs/fewer/23.ipynb", {"out": "outputs/fewer/priors", "changes": {"models": ["prior"], "split.least_likes": 2}}), project, progress=False)
+    with pytest.raises(Exception, match="with least_likes = 2 some users are left out"):
         run_step(Step("42_evaluate_prior", "outputs/fewer/42.ipynb", {"priors": "outputs/fewer/priors"}), project, progress=False)
 
 
@@ -155,11 +155,12 @@ def flickr(project: Path) -> Path:
     return home
 
 
-FLICKR = {"data": "outputs/flickr/data", "pictures": "outputs/flickr/pictures", "models": ["prior"]}
+FLICKR = {"data": "outputs/flickr/data", "pictures": "outputs/flickr/pictures"}
+PUBLISHED = {"models": ["prior"], "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}}
 
 
 def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path, flickr: Path):
-    step = Step("23_train_prior", "outputs/flickr/23.ipynb", {**FLICKR, "out": "outputs/flickr/priors", "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}})
+    step = Step("23_train_prior", "outputs/flickr/23.ipynb", {**FLICKR, "out": "outputs/flickr/priors", "changes": PUBLISHED})
     assert run_step(step, project, progress=False)
     noted = read_json(flickr / "priors/training.json")
     assert noted["parameters"]["split"]["kind"] == "published" and noted["data"]["split"] == "published, 3 held out, seed 0, 4 likes"
@@ -169,24 +170,31 @@ def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path, fl
 
 
 def test_where_no_truth_is_known_held_out_ratings_judge_priors_and_pictures(project: Path, flickr: Path):
-    assert run_step(Step("23_train_prior", "outputs/flickr/23_apart.ipynb", {**FLICKR, "out": "outputs/flickr/apart", "split": {"share_unseen": .2, "least_likes": 2}}), project, progress=False)
+    assert run_step(Step("23_train_prior", "outputs/flickr/23_apart.ipynb", {
+        **FLICKR, "out": "outputs/flickr/apart", "changes": {"models": ["prior"], "split": {"share_unseen": .2, "least_likes": 2}}}), project, progress=False)
     told = {"data": FLICKR["data"], "priors": "outputs/flickr/apart"}
-    assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {**told, "name": "judged", "out": "outputs/flickr/judged", "others": []}), project, progress=False)
+    assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {
+        **told, "name": "judged", "out": "outputs/flickr/judged", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
     rows = read_rows(flickr / "judged/results.parquet")
-    assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "judge"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
-    assert {"utility", "coverage", "relative_uplift(judge)", "relative_uplift(verifier)", "outlier_quantile", "isolation_quantile", "disagreement", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
+    assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "evaluator"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
+    assert {"utility", "coverage", "relative_uplift(evaluator)", "relative_uplift(verifier)", "outlier_quantile", "isolation_quantile", "disagreement", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
     of_many = rows[(rows["slice"] == "many") & (rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
     assert of_many["kinds", "mean"] == 1 < of_many["kinds", "gaussian"] and of_many["coverage", "mean"] < of_many["coverage", "gaussian"]        # a mean is read as one picture
-    drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {**told, "name": "drawn", "out": "outputs/flickr/drawn", "models": "tiny", "work": "outputs/flickr/work", "n_people": 1, "n_draws": 1})
+    drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {
+        **told, "name": "drawn", "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
+        "changes": {"zoo": "tiny", "n_users": 1, "n_draws": 1}})
     assert run_step(drawn, project, progress=False)
     of_pictures = read_rows(flickr / "drawn/results.parquet")
     assert {"gaussian", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(of_pictures["model"]) and {"kept", "utility", "coverage"} <= set(of_pictures["metric"])
 
 
 def test_a_split_without_strangers_is_judged_too(project: Path, flickr: Path):
-    assert run_step(Step("23_train_prior", "outputs/flickr/23_published.ipynb", {**FLICKR, "out": "outputs/flickr/published", "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}}), project, progress=False)
-    step = Step("42_evaluate_prior", "outputs/flickr/42_published.ipynb", {"data": FLICKR["data"], "priors": "outputs/flickr/published", "name": "published_report", "out": "outputs/flickr/published_report",
-                                                                           "others": [], "verifier": {"n_members": 1, "calibration": "none"}})
+    assert run_step(Step("23_train_prior", "outputs/flickr/23_published.ipynb", {
+        **FLICKR, "out": "outputs/flickr/published", "changes": PUBLISHED}), project, progress=False)
+    step = Step("42_evaluate_prior", "outputs/flickr/42_published.ipynb", {
+        "data": FLICKR["data"], "priors": "outputs/flickr/published", "name": "published_report",
+        "out": "outputs/flickr/published_report", "store": "outputs/flickr/draws",
+        "changes": {"others": [], "verifier": {"n_members": 1, "calibration": "none"}}})
     assert run_step(step, project, progress=False)
     rows = read_rows(flickr / "published_report/results.parquet")
     assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "disagreement" not in set(rows["metric"])       # one verifier has nobody to disagree with

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANKING', 'RATING', 'CLASSICS', 'SEEDS', 'NEIGHBOURS', 'GRAPHS', 'FEWER_SEEDS', 'ABLATION_SEEDS', 'BENCHMARK',
-           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'FEWER_PRIORS', 'PRIOR', 'SIMULATION', 'ZOO', 'PICTURES',
-           'PRIOR_BENCHMARK', 'REPORTS', 'Step', 'package_hash', 'run_step', 'run_steps', 'classic_steps',
-           'graph_steps', 'cost_steps', 'prior_steps', 'picture_steps', 'report_steps', 'make_report', 'main']
+           'GRAPH_BENCHMARK', 'GRAPH_SCALE', 'ZOO', 'REPORTS', 'Step', 'package_hash', 'run_step', 'run_steps',
+           'classic_steps', 'graph_steps', 'cost_steps', 'prior_steps', 'picture_steps', 'report_steps', 'make_report',
+           'main']
 
 # %% ../../nbs/90_app/80_pipeline.ipynb #4bc91c35
 import argparse
@@ -115,23 +115,7 @@ GRAPH_BENCHMARK = {"data": "outputs/tiktok/data", "systems": {"diffmm": "tiktok_
 GRAPH_SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
                "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
                "near": {"n_modal": 0, "n_random_walk": 100, "n_popular": 50, "n_neighbours": 50}}
-FEWER_PRIORS = {"prior_user_id": 1, "prior_population": 1, "released_scaled": 1}       # intervals over people alone
-PRIOR = {"others": ["prior_no_direction", "prior_user_id", "prior_population"], "released": ["released_whitened", "released_scaled"], "guidance_scales": [1., 2., 4., 8., 16., 32., 64.],
-         "chosen": 8., "n_draws": 40, "n_most": 80, "few": 16, "n_support": 32, "support_sizes": [1, 4, 16, 32, 64],
-         "variants": {"late": {"user": 8., "score": 8., "interval": [0., .5]}, "early": {"user": 8., "score": 8., "interval": [.5, 1.]}, "rescaled": {"user": 8., "score": 8., "rescale": .7},
-                      "away": {"user": 8., "score": 8., "dislike": 4.}, "user_more": {"user": 8., "score": 2.}, "score_more": {"user": 2., "score": 8.}},
-         "walked": {"released_whitened": [20, 8, 1000], "prior": [20, 8, 1000]}, "unseen_guidances": ["user_more"], "least_known": 16, "n_real": 200, "n_tries": 8,
-         "verifier": {"n_members": 3, "calibration": "platt"}, "verifier_trials": 24, "verifier_epochs": 200,
-         "verifier_space": {"d": [10, 40, 160], "mlp_layers": [[64, 32], [128, 64, 32]], "lr": [3e-4, 1e-3, 3e-3], "weight_decay": [1e-2, 1e-3, 1e-4, 1e-5], "dropout": [.1, .3, .5], "history_rank": [8, 16, 32]}, "n_bank": 6000, "n_resamples": 2000}
-SIMULATION = {"models": ["prior_user_id", "prior_population", "released_whitened"], "n_pictures": 10_000, "guidance_scales": [1., 1.5, 2., 3., 5.],
-              "chosen": 2., "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "n_members": 3},
-              "verifier_epochs": 60, "n_draws": 500, "n_resamples": 2000}
 ZOO = {"preset": "tiny", "models": "data/zoo"}
-PICTURES = {"models": "data/zoo", "n_people": 2, "n_draws": 4, "few": 8, "least_known": 8, "guidance_scales": [1., 8., 32.], "chosen": 8., "drawing_steps": 20, "drawing_guidance": 4., "drawing_guidances": [1., 2., 4., 7.],
-            "shares": [0., .25, .5, 1.], "n_tries": 8, "verifier": {"d": 40, "mlp_layers": [64, 32], "lr": 1e-3, "weight_decay": 1e-4, "history_rank": 16, "n_members": 3}, "verifier_epochs": 100,
-            "n_real": 200, "n_bank": 6000, "n_resamples": 2000}
-PRIOR_BENCHMARK = {"n_users": 210, "n_pictures": 3000, "per_user": 120, "n_dims": 1024, "n_sheet": 32, "released": {}, "default": {}, "released_steps": 1000, "together_steps": 20,
-                   "n_epochs": {"released_whitened": 2, "prior": 4}, "released_rate": 1e-3, "n_evaluated": 210, "n_drawn": 40, "measured_rows": 512, "turns": 3, "n_resamples": 2000}
 
 # %% ../../nbs/90_app/80_pipeline.ipynb #b87f41b2
 def classic_steps(
@@ -216,46 +200,52 @@ def cost_steps(
 def prior_steps(
     name: str,            # "world_prior", "simulation", "prior_benchmarks" or "zoo"
     quick: bool = False,  # toy sizes, for tests
-    n_workers: int = 1,   # not used: a prior trains in the notebook itself
+    n_workers: int = 1,   # trainings at a time
 ) -> list[Step]:
     "The steps of a report on priors of embeddings, or on the models of pictures around them."
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
     report = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
-    seeds = {"seeds": [0] if quick else list(range(SEEDS[name]))}
+    preset, size = {"preset": "toy" if quick else "world"}, {"preset": "toy" if quick else "full"}
     if name == "simulation":
-        full = {} if quick else {"settings": "simulation", **SIMULATION}
-        return [Step("43_simulate", f"{report}/report.ipynb", {"name": name, "out": report, "work": folder, **seeds, **full})]
+        return [Step("43_simulate", f"{report}/report.ipynb", {"out": report, "work": folder, **size})]
     if name == "prior_benchmarks":
-        return [Step("73_benchmark_priors", f"{report}/report.ipynb", {"out": report, **seeds, **({} if quick else PRIOR_BENCHMARK)})]
+        return [Step("73_benchmark_priors", f"{report}/report.ipynb", {"out": report, **size})]
     if name == "zoo":
         made = [Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb")] if quick else []
         return [*made, Step("44_evaluate_zoo", f"{report}/report.ipynb", {"out": report, **({} if quick else ZOO)})]
     data, priors = f"{folder}/data", f"{folder}/priors"
-    trained = {} if quick else {"settings": "world", "fewer_seeds": FEWER_PRIORS, "models": ["prior", *PRIOR["others"], *PRIOR["released"]]}
-    return [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb", {"preset": "toy" if quick else "gallery", "seed": 0 if quick else 1, "out": data}),   # settings were tried on seed 0
-            Step("23_train_prior", f"{folder}/23_train_prior.ipynb", {"data": data, "out": priors, **seeds, **trained}),
-            Step("42_evaluate_prior", f"{report}/report.ipynb", {"name": name, "data": data, "priors": priors, "out": report, **seeds, **({} if quick else PRIOR)})]
+    world = {"preset": "toy", "seed": 0} if quick else {"preset": "gallery", "seed": 1}     # settings were tried on seed 0
+    evaluated = {"name": name, "data": data, "priors": priors, "out": report, "store": f"{folder}/draws", **preset}
+    trained = {"data": data, "out": priors, "n_workers": n_workers, **preset}
+    return [Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb", {**world, "out": data}),
+            Step("23_train_prior", f"{folder}/23_train_prior.ipynb", trained),
+            Step("42_evaluate_prior", f"{report}/report.ipynb", evaluated)]
 
 # %% ../../nbs/90_app/80_pipeline.ipynb #fb7273e4
 def picture_steps(
     name: str,            # "pictures" or "world_pictures"
     quick: bool = False,  # toy sizes and models that draw noise, for tests
-    n_workers: int = 1,   # not used: one person after another
+    n_workers: int = 1,   # not used: one user after another
 ) -> list[Step]:
     "The steps from the embedded world to generated pictures."
     if quick:
-        made = [Step("12_pretrain_zoo", f"outputs/{name}-quick/12_pretrain_zoo.ipynb"), Step("10_prepare_world", f"outputs/{name}-quick/10_prepare_world.ipynb"),
-                Step("23_train_prior", f"outputs/{name}-quick/23_train_prior.ipynb", {"encoder": "outputs/zoo-toy", "out": "outputs/zoo-toy/priors"})]
-        return [*made, Step("30_generate_images", f"outputs/{name}-quick/reports/{name}/report.ipynb", {"name": name, "out": f"outputs/{name}-quick/reports/{name}"})]
+        folder, trained = f"outputs/{name}-quick", {"out": "outputs/zoo-toy/priors", "changes": {"encoder": "outputs/zoo-toy"}}
+        return [Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb"),
+                Step("10_prepare_world", f"{folder}/10_prepare_world.ipynb"),
+                Step("23_train_prior", f"{folder}/23_train_prior.ipynb", trained),
+                Step("30_generate_images", f"{folder}/reports/{name}/report.ipynb",
+                     {"name": name, "out": f"{folder}/reports/{name}"})]
     if name == "pictures":
-        world, priors, told = classic_steps("world")[0], f"outputs/{name}/priors", {}
-        before = [world, Step("23_train_prior", f"outputs/{name}/23_train_prior.ipynb", {
-            "data": world.parameters["out"], "out": priors, "settings": "demo", "models": ["prior"], "seeds": [0]})]
+        world = classic_steps("world")[0]
+        trained = {"data": world.parameters["out"], "out": f"outputs/{name}/priors", "preset": "demo"}
+        before = [world, Step("23_train_prior", f"outputs/{name}/23_train_prior.ipynb", trained)]
     else:
         before = prior_steps("world_prior")[:2]
-        priors, told = before[1].parameters["out"], {part: PRIOR[part] for part in ("few", "least_known", "n_support")}
-    return [*before, Step("30_generate_images", f"outputs/reports/{name}/report.ipynb", {
-        "name": name, "data": before[0].parameters["out"], "priors": priors, "work": f"outputs/{name}", "out": f"outputs/reports/{name}", **PICTURES, **told})]
+    made_from = {"data": before[0].parameters["out"], "priors": before[1].parameters["out"],
+                 "preset": before[1].parameters["preset"]}
+    report = f"outputs/reports/{name}"
+    drawn = {"name": name, "work": f"outputs/{name}", "out": report, **made_from}
+    return [*before, Step("30_generate_images", f"{report}/report.ipynb", drawn)]
 
 # %% ../../nbs/90_app/80_pipeline.ipynb #0b362e4e
 REPORTS = {**dict.fromkeys(CLASSICS, classic_steps), **dict.fromkeys(GRAPHS, graph_steps),

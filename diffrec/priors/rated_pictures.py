@@ -6,7 +6,7 @@
 __all__ = ['SplitSettings', 'split_ratings', 'RatedSource', 'open_rated_pictures', 'PriorData', 'open_prior_data',
            'prepare_prior_data', 'AsTrained', 'open_as_trained', 'support_of_unseen']
 
-# %% ../../nbs/70_priors/52_rated_pictures.ipynb #f8812579
+# %% ../../nbs/70_priors/52_rated_pictures.ipynb #3ee48232
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +20,7 @@ from torch import Tensor
 from ..core.artifacts import read_json, write_json
 from ..core.seeds import rng_for
 from ..data.interactions import Dataset, Interactions, fingerprint, load_dataset, save_dataset
-from ..data.ratings import (draw_epoch_rows, joined, keep_users_with_likes, split_by_pictures,
-                                  split_published)
+from ..data.ratings import draw_epoch_rows, joined, keep_users_with_likes, split_by_pictures, split_published
 from ..image_models.embedding_tables import open_table
 from ..image_models.encoders import encode_table, open_picture
 from ..image_models.zoo import Encoder

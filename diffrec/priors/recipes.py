@@ -96,18 +96,18 @@ def prior_recipes(
     return {name: replace(recipe, model=name, control=CONTROLS[name][0], claim=CONTROLS[name][1])
             for name, recipe in recipes.items()}
 
-# %% ../../nbs/70_priors/54_recipes.ipynb #58dfe743
-TINY = {"width": 32, "n_blocks": 1, "condition": 32, "history_width": 16, "n_heads": 2}
+# %% ../../nbs/70_priors/54_recipes.ipynb #95aa2206
+TINY = {"width": 32, "n_blocks": 1, "condition_width": 32, "history_width": 16, "n_heads": 2}
 SMALL_RELEASED = {"n_tokens": 16, "width": 64, "n_blocks": 6, "n_heads": 4}
 PRIOR_RECIPES: dict[str, dict[str, PriorRecipe]] = {
     "toy": prior_recipes(2, 1, TINY, {"n_tokens": 8, "width": 16, "n_blocks": 1, "n_heads": 2}, warmup_steps=5,
                          ema_decay=.9),
-    "demo": prior_recipes(16, 4, {"width": 128, "n_blocks": 3, "condition": 128},
+    "demo": prior_recipes(16, 4, {"width": 128, "n_blocks": 3, "condition_width": 128},
                           {"n_tokens": 16, "width": 64, "n_blocks": 2, "n_heads": 4}, learning_rate=2e-3,
                           validate_every=4),
     "world": prior_recipes(36, 8, {"width": 256, "n_blocks": 4}, SMALL_RELEASED, max_support=32, learning_rate=2e-3,
                            validate_every=3, released_rate=1e-3),
-    "simulation": prior_recipes(55, 14, {"width": 192, "n_blocks": 4, "condition": 128}, SMALL_RELEASED,
+    "simulation": prior_recipes(55, 14, {"width": 192, "n_blocks": 4, "condition_width": 128}, SMALL_RELEASED,
                                 validate_every=5, released_rate=1e-3, released_rows=None),
     "flickr-aes": prior_recipes(200, 2001, {"width": 768, "n_blocks": 6}, {}, mixed_precision="bf16"),
 }

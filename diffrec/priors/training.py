@@ -7,7 +7,7 @@ __all__ = ['INITIAL_SEEDS', 'PRIORS', 'embedded', 'EmbeddedBatches', 'EmbeddedEp
            'validation_errors', 'linear_errors', 'errors_by_level', 'LossByNoise', 'Learned', 'train_prior',
            'ErrorSettings', 'user_errors', 'levels_at_best', 'plot_level_curves']
 
-# %% ../../nbs/70_priors/56_training.ipynb #f1877009
+# %% ../../nbs/70_priors/56_training.ipynb #8fad558c
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..diffusion.whitening import Whitening
 from ..figures.curves import new_axes
 from .files import load_prior, save_prior
 from .histories import ConditionedBatch
-from .prior import Prior
+from .prior import Prior, denoising_errors
 from .rated_pictures import PriorData, open_prior_data
 from .recipes import PRIOR_RECIPES, PriorRecipe
 from ..studies.recipe import Family, log_folder
@@ -100,7 +100,7 @@ def fixed_validation(
     noise = torch.randn(len(rows), table.shape[1], generator=generator_for(seed, "noise of questions"))
     return FixedValidation(embedded(asked, table), levels.float(), noise)
 
-# %% ../../nbs/70_priors/56_training.ipynb #75a85755
+# %% ../../nbs/70_priors/56_training.ipynb #1f3ee848
 @torch.no_grad()
 def validation_errors(
     prior: Prior,
@@ -114,7 +114,7 @@ def validation_errors(
 
     def errors_of(rows: Tensor) -> Tensor:
         batch = ConditionedBatch(*(field[rows].to(device) for field in inputs.batch))
-        return prior.clean_errors(batch, inputs.noise[rows].to(device), times[rows].to(device)).cpu()
+        return denoising_errors(prior, batch, inputs.noise[rows].to(device), times[rows].to(device)).cpu()
 
     return torch.cat([errors_of(rows) for rows in torch.arange(len(times)).split(batch_size)])
 

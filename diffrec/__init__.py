@@ -4,7 +4,7 @@
 
     data = diffrec.load_dataset("toy")
     model = diffrec.train(data, "lightgcn")
-    diffrec.recommend(model, ["u3", "u7"], k=5)
+    diffrec.recommend(model, ["u000003", "u000007"], k=5)
 
 The names below are imported when they are used first, so that `import diffrec` is cheap.
 """
@@ -16,7 +16,8 @@ _PLACES = {
     "save_dataset": "diffrec.data.interactions", "split": "diffrec.app.api", "models": "diffrec.app.recommender",
     "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "evaluate": "diffrec.app.api",
     "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api"}
-__all__ = list(_PLACES)
+__all__ = ["draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world", "models", "recommend",
+           "save_dataset", "split", "train", "train_prior"]
 
 if TYPE_CHECKING:
     from diffrec.app.api import draw, evaluate, load, load_dataset, make_world, recommend, split, train

@@ -55,6 +55,7 @@ def test_outside_a_checkout_the_error_says_what_is_missing(tmp_path: Path):
 def test_importing_the_package_is_light_and_its_names_are_there():
     script = f"import sys, diffrec\nassert not set(sys.modules) & set({sorted(HEAVY)})\nprint(sorted(diffrec.__all__))"
     assert subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert set(diffrec.__all__) == set(diffrec._PLACES)
     for name in diffrec.__all__:
         value = getattr(diffrec, name)
         assert callable(value) and value.__doc__, name

@@ -80,7 +80,8 @@ def shuffled_features(
 def _multimodal(kind: type, shuffled: bool = False) -> Network:
     "A recommender with features on the observed graph, or its control with shuffled features."
     def build(shape: dict, data: Dataset) -> ScoringModel:
-        features = shuffled_features(data) if shuffled else {name: np.asarray(array) for name, array in data.features.items()}
+        features = (shuffled_features(data) if shuffled
+                    else {name: np.asarray(array) for name, array in data.features.items()})
         return kind(data.n_users, data.n_items, bipartite_adjacency(liked(data.train).matrix()), features, **shape)
     return Network(build, kind)
 

@@ -19,12 +19,12 @@ from ..training.config import FitConfig
 @dataclass(frozen=True)
 class RecommenderRecipe(Recipe):
     "How a recommender is trained."
-    choices: Mapping[str, tuple] = field(default_factory=dict)    # argument -> candidates; models that count
-    batch_size: int = 2048                                        # events a step
-    n_negatives: int = 1                                          # negatives an event (implicit feedback)
-    k: int = 20                                                   # cut-off of the selecting metric (implicit feedback)
-    drawn_as: str = ""                                            # the name that initial weights are drawn under; empty: that of the model
-    network: str = field(default="", metadata=DESCRIBES)          # a key of `builders.NETWORKS`; empty: the model's name
+    choices: Mapping[str, tuple] = field(default_factory=dict)  # argument -> candidates; models that count
+    batch_size: int = 2048                                      # events a step
+    n_negatives: int = 1                                        # negatives an event (implicit feedback)
+    k: int = 20                                                 # cut-off of the selecting metric (implicit feedback)
+    drawn_as: str = ""                                          # the name for drawing initial weights; empty: the model's
+    network: str = field(default="", metadata=DESCRIBES)        # a key of `builders.NETWORKS`; empty: the model's
 
     def __post_init__(self):
         if self.fit is not None and self.choices:
@@ -41,7 +41,7 @@ WITHOUT = {  # model -> its control, the network of the control, what is set in 
 PLAINER = {"mf_bias": ("like_rate", "factors"), "mf": ("popularity", "factors"), "mf_bpr": ("popularity", "factors"),
            "item_knn": ("popularity", "neighbours"), "like_rate": ("popularity", "the user's own rate")}
 
-
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #0c8663a3
 def with_controls(
     *recipes: RecommenderRecipe,
 ) -> dict[str, RecommenderRecipe]:   # model -> recipe, the controls behind the models
@@ -56,7 +56,7 @@ def with_controls(
         named[recipe.model] = replace(recipe, control=control, claim=claim)
     return in_order({**named, **controls})
 
-
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #6f18e759
 def in_order(
     recipes: Mapping[str, RecommenderRecipe],
 ) -> dict[str, RecommenderRecipe]:
@@ -72,17 +72,18 @@ def implicit_loop(
     "The loop of implicit feedback: stop after 10 epochs without a better validation score."
     return FitConfig(**{"n_epochs": n_epochs, "learning_rate": 1e-3, "patience": 10, **loop})
 
-
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #74ca70e3
 POPULARITY = RecommenderRecipe("popularity")
-ITEM_KNN = RecommenderRecipe("item_knn", choices={"k": (5, 10, 20, 50, 100, 200), "shrinkage": (0., 5., 20., 100.), "popularity": (0., 1e-4)})
-LIKE_RATE = RecommenderRecipe("like_rate", choices={"item": (1., 2., 3., 5., 10., 20.), "user": (1., 2., 3., 5., 10., 20.),
-                                                    "weight": (0., .25, .5, 1.)})
+ITEM_KNN = RecommenderRecipe("item_knn", choices={
+    "k": (5, 10, 20, 50, 100, 200), "shrinkage": (0., 5., 20., 100.), "popularity": (0., 1e-4)})
+LIKE_RATE = RecommenderRecipe("like_rate", choices={
+    "item": (1., 2., 3., 5., 10., 20.), "user": (1., 2., 3., 5., 10., 20.), "weight": (0., .25, .5, 1.)})
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #37e06233
 TIKTOK = with_controls(
     POPULARITY, ITEM_KNN,
-    RecommenderRecipe("mf_bpr", {"n_factors": 64, "weight_decay": .1}, implicit_loop(100, learning_rate=2e-3, min_epochs=40),
-                      n_negatives=4, network="mf"),
+    RecommenderRecipe("mf_bpr", {"n_factors": 64, "weight_decay": .1},
+                      implicit_loop(100, learning_rate=2e-3, min_epochs=40), n_negatives=4, network="mf"),
     RecommenderRecipe("vbpr", {"n_factors": 64, "n_visual_factors": 64, "init_std": .01, "weight_decay": .1},
                       implicit_loop(100, learning_rate=2e-3, weight_decay=1e-4, min_epochs=30), n_negatives=4),
     RecommenderRecipe("neumf", {"n_factors": 64, "init_std": .01, "weight_decay": .1},
@@ -94,9 +95,11 @@ ML_1M = with_controls(
     POPULARITY, LIKE_RATE,
     RecommenderRecipe("mf", {"n_factors": 256, "biases": False, "init_std": 1.},
                       FitConfig(n_epochs=800, weight_decay=1e-4, patience=100, min_epochs=200, checkpoint_every=50)),
-    RecommenderRecipe("mf_bias", {"n_factors": 16, "init_std": .01}, FitConfig(n_epochs=60, weight_decay=1e-4, patience=10), network="mf"),
-    RecommenderRecipe("lightgcn", {"n_layers": 2}, FitConfig(n_epochs=120, learning_rate=1e-2, weight_decay=1e-4, patience=20, min_epochs=40,
-                                                             checkpoint_every=10)))
+    RecommenderRecipe("mf_bias", {"n_factors": 16, "init_std": .01},
+                      FitConfig(n_epochs=60, weight_decay=1e-4, patience=10), network="mf"),
+    RecommenderRecipe("lightgcn", {"n_layers": 2},
+                      FitConfig(n_epochs=120, learning_rate=1e-2, weight_decay=1e-4, patience=20, min_epochs=40,
+                                checkpoint_every=10)))
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #4253b5f3
 WORLD = with_controls(
@@ -112,7 +115,8 @@ WORLD_RATINGS = with_controls(
     POPULARITY, LIKE_RATE,
     RecommenderRecipe("mf", {"n_factors": 32, "biases": False}, WORLD_LOOP),
     RecommenderRecipe("mf_bias", {"n_factors": 32}, WORLD_LOOP, network="mf"),
-    RecommenderRecipe("lightgcn", {"n_factors": 32, "n_layers": 2}, replace(WORLD_LOOP, learning_rate=1e-2, weight_decay=1e-4)))
+    RecommenderRecipe("lightgcn", {"n_factors": 32, "n_layers": 2},
+                      replace(WORLD_LOOP, learning_rate=1e-2, weight_decay=1e-4)))
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #7b1327f4
 def multimodal_recipes(
@@ -131,7 +135,8 @@ TIKTOK |= {
                          implicit_loop(100, learning_rate=5e-3, min_epochs=30)),
     **multimodal_recipes("bm3", {"n_layers": 4, "dropout": .5, "align_weight": 2., "init_std": .015},
                          implicit_loop(100, learning_rate=2e-3, min_epochs=45, patience=15)),
-    **multimodal_recipes("lattice", {"n_layers": 4, "skip_weight": 1., "unit_length": False, "n_neighbours": 10, "weight_decay": 1e-3},
+    **multimodal_recipes("lattice", {"n_layers": 4, "skip_weight": 1., "unit_length": False, "n_neighbours": 10,
+                                     "weight_decay": 1e-3},
                          implicit_loop(100, learning_rate=5e-3, min_epochs=30))}
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #ef722e1a

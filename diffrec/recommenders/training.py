@@ -72,14 +72,17 @@ class RecommenderParts(NamedTuple):
     "What a family of recommenders adds to the shared training."
     networks: Mapping[str, Network]                                  # by the name that recipes give
     definitions: Callable[[RecommenderRecipe], tuple] = lambda recipe: ()   # further code that decides a training
-    turn: Callable[[RecommenderRecipe, ScoringModel, Dataset, int], Any] = _nothing   # recipe, model, data, seed -> phase before each epoch
-    restore: Callable[[ScoringModel, Mapping[str, torch.Tensor]], None] = _nothing    # prepares a new model for saved weights
+    turn: Callable[[RecommenderRecipe, ScoringModel, Dataset, int], Any] = _nothing
+    # recipe, model, data, seed -> phase before each epoch
+    restore: Callable[[ScoringModel, Mapping[str, torch.Tensor]], None] = _nothing
+    # prepares a new model for saved weights
 
     def network(self, recipe: RecommenderRecipe) -> Network:
         "The network of a recipe; raises `ValueError` listing what there is."
         name = recipe.network or recipe.model
         if name not in self.networks:
-            raise ValueError(f"recipe {recipe.model!r}: there is no network {name!r}; there are {sorted(self.networks)}")
+            raise ValueError(f"recipe {recipe.model!r}: there is no network {name!r}; "
+                             f"there are {sorted(self.networks)}")
         return self.networks[name]
 
     def build(self, recipe: RecommenderRecipe, dataset: Dataset, seed: int) -> ScoringModel:
@@ -106,7 +109,8 @@ def learn(
     else:
         batches = TripletBatches(dataset.train, recipe.batch_size, recipe.n_negatives, seed=seed)
     history = fit(model, batches, recipe.fit, seed=seed, folder=log, validate=lambda: metrics["valid"](model),
-                  also={"test_best": lambda: metrics["test_best"](model)}, before=parts.turn(recipe, model, dataset, seed))
+                  also={"test_best": lambda: metrics["test_best"](model)},
+                  before=parts.turn(recipe, model, dataset, seed))
     return history.epochs, {name: (history.states[name], dict(recipe.shape)) for name in SELECTIONS}
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #904f37aa
@@ -127,7 +131,8 @@ def choose(
     states = {}
     for name in SELECTIONS:
         best = int(epochs[name].argmax())
-        states[name] = learned_state(models[best]), {**recipe.shape, **{choice: rows[best][choice] for choice in recipe.choices}}
+        states[name] = (learned_state(models[best]),
+                        {**recipe.shape, **{choice: rows[best][choice] for choice in recipe.choices}})
     return epochs, states
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #20ae85a7
@@ -149,7 +154,8 @@ def train_recommender(
     else:
         epochs, states = choose(parts, recipe, dataset, seed, metrics)
     for selection, (state, shape) in states.items():
-        config = {**record, "family": home, "model": recipe.model, "network": recipe.network, "shape": shape, "selection": selection}
+        config = {**record, "family": home, "model": recipe.model, "network": recipe.network, "shape": shape,
+                  "selection": selection}
         write_weights(folder / f"{selection}.safetensors", state, config)
     return epochs.assign(model=recipe.model, seed=seed)
 
@@ -170,7 +176,7 @@ def load_recommender(
     load_learned_state(model, weights)
     return model.eval()
 
-
+# %% ../../nbs/40_recommenders/55_training.ipynb #c5a9cfb1
 def _read_selection(folder: str | Path, selection: str) -> tuple[dict, dict]:
     "Weights and header of one selection."
     path = Path(folder) / f"{selection}.safetensors"
@@ -204,7 +210,7 @@ class RankingSettings:
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one, got none")
 
-
+# %% ../../nbs/40_recommenders/55_training.ipynb #02b49c44
 EVALUATED_BY = (evaluate_lists, evaluated_users, seen_matrix, coverage_at_k, top_k)
 
 
@@ -215,14 +221,19 @@ def evaluate_recommender(
     settings: RankingSettings,
 ) -> tuple[pd.DataFrame, dict]:  # values of every user; the share of items in the lists, epoch chosen on validation
     "Rank all items for the users of a split by the weights of both selections."
-    users, seen, longest = evaluated_users(dataset, settings.split), seen_matrix(dataset, settings.split, settings.mask), max(settings.ks)
-    ranked = {selection: top_k(load_recommender(parts, folder, dataset, selection).scorer(), users, longest, seen) for selection in SELECTIONS}
+    users, seen, longest = (evaluated_users(dataset, settings.split),
+                            seen_matrix(dataset, settings.split, settings.mask), max(settings.ks))
+    ranked = {selection: top_k(load_recommender(parts, folder, dataset, selection).scorer(), users, longest, seen)
+              for selection in SELECTIONS}
     asked = settings.split, settings.ks, settings.metrics, settings.slices
-    frames = [evaluate_lists(lists, users, dataset, *asked).assign(selection=selection) for selection, lists in ranked.items()]
-    return pd.concat(frames, ignore_index=True), {"coverage": float(coverage_at_k(ranked["valid"], dataset.n_items, longest))}
+    frames = [evaluate_lists(lists, users, dataset, *asked).assign(selection=selection)
+              for selection, lists in ranked.items()]
+    return (pd.concat(frames, ignore_index=True),
+            {"coverage": float(coverage_at_k(ranked["valid"], dataset.n_items, longest))})
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #111767d1
-ALWAYS_USED = (fit, LabelledBatches, TripletBatches, bipartite_adjacency, item_similarity, knn_graph, auc, top_k, recall_at_k, mean_over_users)
+ALWAYS_USED = (fit, LabelledBatches, TripletBatches, bipartite_adjacency, item_similarity, knn_graph, auc, top_k,
+               recall_at_k, mean_over_users)
 
 
 def recommender_family(

@@ -21,8 +21,8 @@ from typing import Any
 @dataclass(frozen=True)
 class ModuleSource:
     "What one module defines, and where the names that it imports from this package lead."
-    statements: Mapping[str, tuple[ast.stmt, ...]]       # name -> the statements that define or change it, in their order
-    imports: Mapping[str, tuple[str, str | None]]        # name -> (module, name there; None if it is the module itself)
+    statements: Mapping[str, tuple[ast.stmt, ...]]    # name -> the statements that define or change it, in order
+    imports: Mapping[str, tuple[str, str | None]]   # name -> (module, name there; None: the module itself)
 
 
 def _package() -> Path:
@@ -44,7 +44,8 @@ def package_imports(
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            base = ".".join([*module.split(".")[:-node.level], *filter(None, [node.module])]) if node.level else node.module or ""
+            base = (".".join([*module.split(".")[:-node.level], *filter(None, [node.module])]) if node.level
+                    else node.module or "")
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
                 found[alias.asname or alias.name] = (base, alias.name) if _path(whole) is None else (whole, None)
@@ -61,13 +62,13 @@ def _changed_names(statement: ast.stmt) -> set[str]:
     for node in ast.walk(statement):
         root = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else node
         stored = root is not node or isinstance(getattr(node, "ctx", None), ast.Store)
-        while isinstance(root, (ast.Attribute, ast.Subscript)):          # `TABLE[key] = ...` and `TABLE.update(...)` change TABLE
+        while isinstance(root, (ast.Attribute, ast.Subscript)):    # `TABLE[key] = ...` changes TABLE
             root = root.value
         if stored and isinstance(root, ast.Name):
             names.add(root.id)
     return names
 
-
+# %% ../../nbs/35_studies/10_provenance.ipynb #dd1adf29
 @cache
 def read_module(
     module: str,        # full name, e.g. "diffrec.recommenders.lightgcn"
@@ -80,26 +81,29 @@ def read_module(
     for statement in tree.body:
         for name in _changed_names(statement) - {"__all__"}:
             statements[name] = (*statements.get(name, ()), statement)
-    return ModuleSource(statements, package_imports(ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], []), module))
+    return ModuleSource(statements, package_imports(
+        ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], []), module))
 
 # %% ../../nbs/35_studies/10_provenance.ipynb #4e00cbac
 def _place(definition: Callable | type | str) -> tuple[str, str]:
     "(module, name) of a function or class, or of a string \"module:name\"."
-    module, _, name = definition.partition(":") if isinstance(definition, str) else (definition.__module__, "", definition.__qualname__)
+    module, _, name = (definition.partition(":") if isinstance(definition, str)
+                       else (definition.__module__, "", definition.__qualname__))
     return module, name.split(".")[0]
 
 
 def _counted(node: ast.AST) -> Iterator[ast.AST]:
     "A syntax tree's nodes, without annotations of functions and what is raised."
     yield node
-    left_out = {ast.arg: ("annotation",), ast.FunctionDef: ("returns",), ast.AsyncFunctionDef: ("returns",), ast.Raise: ("exc", "cause"), ast.Assert: ("msg",)}
+    left_out = {ast.arg: ("annotation",), ast.FunctionDef: ("returns",), ast.AsyncFunctionDef: ("returns",),
+                ast.Raise: ("exc", "cause"), ast.Assert: ("msg",)}
     for name, value in ast.iter_fields(node):
         if name not in left_out.get(type(node), ()):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from _counted(child)
 
-
+# %% ../../nbs/35_studies/10_provenance.ipynb #8be1e0e5
 def _mentioned(place: tuple[str, str]) -> set[tuple[str, str]]:
     "Where the names lead that a definition mentions."
     module, name = place
@@ -109,7 +113,8 @@ def _mentioned(place: tuple[str, str]) -> set[tuple[str, str]]:
         for node in _counted(statement):
             if isinstance(node, ast.Name):
                 found.add(imports.get(node.id, (module, node.id)))
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and imports.get(node.value.id, ("", ""))[1] is None:
+            elif (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+                    and imports.get(node.value.id, ("", ""))[1] is None):
                 found.add((imports[node.value.id][0], node.attr))
     return {(where, what) for where, what in found if what is not None}
 
@@ -126,7 +131,10 @@ def _resolve(place: tuple[str, str]) -> tuple[str, str] | None:
 def definitions_behind(
     definitions: Iterable[Callable | type | str],  # functions and classes of this package, or strings "module:name"
 ) -> list[tuple[str, str]]:                        # sorted (module, name)
-    "The definitions, and all of this package that they mention, directly or not; raises `ValueError` for what is not defined here."
+    """The definitions, and all of this package that they mention, directly or not.
+
+    Raises `ValueError` for what is not defined here.
+    """
     known, new = set(), set()
     for place in map(_place, definitions):
         resolved = _resolve(place)
@@ -140,7 +148,7 @@ def definitions_behind(
 
 # %% ../../nbs/35_studies/10_provenance.ipynb #06b61a8d
 def _plain(node: Any) -> Any:
-    "What a syntax tree computes, as nested lists: without docstrings, imports, annotations of functions and texts of errors."
+    "What a syntax tree computes, as nested lists: without docstrings, imports, annotations and texts of errors."
     if isinstance(node, list):
         return [_plain(one) for one in node if not isinstance(one, (ast.Import, ast.ImportFrom))]
     if not isinstance(node, ast.AST):
@@ -148,17 +156,21 @@ def _plain(node: Any) -> Any:
     if isinstance(node, ast.Raise):
         return ["Raise"]
     parts = dict(ast.iter_fields(node))
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+    if (isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            and ast.get_docstring(node) is not None):
         parts["body"] = parts["body"][1:]
-    silent = {ast.arg: "annotation", ast.FunctionDef: "returns", ast.AsyncFunctionDef: "returns", ast.Assert: "msg"}.get(type(node))
-    return [type(node).__name__, *([name, _plain(value)] for name, value in parts.items() if value not in (None, []) and name != silent)]
+    silent = {ast.arg: "annotation", ast.FunctionDef: "returns", ast.AsyncFunctionDef: "returns",
+              ast.Assert: "msg"}.get(type(node))
+    return [type(node).__name__, *([name, _plain(value)] for name, value in parts.items()
+                                   if value not in (None, []) and name != silent)]
 
-
+# %% ../../nbs/35_studies/10_provenance.ipynb #166f6f1d
 def source_hash(
     definitions: Iterable[Callable | type | str],  # functions and classes of this package, or strings "module:name"
 ) -> str:
     "SHA-256 of the syntax of definitions and of all that they reach in this package."
-    trees = ([name, *map(_plain, read_module(module).statements[name])] for module, name in definitions_behind(definitions))
+    trees = ([name, *map(_plain, read_module(module).statements[name])]
+             for module, name in definitions_behind(definitions))
     return hashlib.sha256("\n".join(sorted(map(json.dumps, trees))).encode()).hexdigest()
 
 # %% ../../nbs/35_studies/10_provenance.ipynb #9f577240
@@ -178,7 +190,7 @@ def record_of(
         return {one.name: plain(getattr(value, one.name)) for one in _recorded(value)} if is_dataclass(value) else value
     return json.loads(json.dumps(plain(settings)))
 
-
+# %% ../../nbs/35_studies/10_provenance.ipynb #6e31f8e5
 def record_agrees(
     kept: Any,       # from `record_of`, perhaps of an earlier version of the class
     settings: Any,   # a dataclass, nested or not
@@ -186,6 +198,8 @@ def record_agrees(
     "Whether a kept record is of these settings: equal in all fields that it has, and the others have their defaults."
     if not is_dataclass(settings) or not isinstance(kept, Mapping):
         return kept == json.loads(json.dumps(settings, default=record_of))
-    default = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in _recorded(settings)}
-    agree = (record_agrees(kept[name], getattr(settings, name)) if name in kept else getattr(settings, name) == default[name] for name in default)
+    default = {one.name: one.default if one.default_factory is MISSING else one.default_factory()
+               for one in _recorded(settings)}
+    agree = (record_agrees(kept[name], getattr(settings, name)) if name in kept
+             else getattr(settings, name) == default[name] for name in default)
     return set(kept) <= set(default) and all(agree)

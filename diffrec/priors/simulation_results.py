@@ -48,6 +48,9 @@ def _interval(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "ci_low": estimate.ci_low, "ci_high": estimate.ci_high, "n": estimate.n_users}
 
 # %% ../../nbs/70_priors/79_simulation_results.ipynb #6538cbfd
+_RESAMPLED_AS = {"prior_user_id": "prior_number"}    # the model's name when the committed rows were resampled
+
+
 def sampler_rows(
     values: pd.DataFrame,    # of `DrawnValues`
     study: SimulationStudy,
@@ -56,7 +59,7 @@ def sampler_rows(
     rows = []
     by_sampler = values.groupby(["model", "guidance_scale", "metric"], sort=False, dropna=False)
     for (model, scale, metric), part in by_sampler:
-        rng = rng_for(0, f"{model} {scale} {metric}")
+        rng = rng_for(0, f"{_RESAMPLED_AS.get(model, model)} {scale} {metric}")
         estimate = mean_over_trainings(_by_training(part), rng, study.n_resamples)
         rows.append({"slice": _slice(scale), "model": model, **_metric(metric), **_interval(estimate)})
     return rows

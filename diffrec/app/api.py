@@ -37,9 +37,9 @@ def make_world(
     from diffrec.world.world import world_config
     return draw_world(world_config(preset, seed))
 
-
+# %% ../../nbs/90_app/20_api.ipynb #13e1825e
 def load_dataset(
-    source: str | Path,     # "toy" or "demo" (a world), "tiktok" or "ml-1m" (in the data root), or a folder from `save_dataset`
+    source: str | Path,     # "toy" or "demo" (a world), "tiktok" or "ml-1m" (in the data root), or a saved folder
 ) -> Dataset:
     "A data set by name or folder; raises `FileNotFoundError` or `ValueError` saying what there is."
     if Path(source).is_dir():
@@ -49,7 +49,7 @@ def load_dataset(
     from diffrec.data.sources import open_dataset
     return open_dataset(str(source), Paths.find())
 
-
+# %% ../../nbs/90_app/20_api.ipynb #1eceec29
 def split(
     data: Dataset,                                  # with one split, "train"
     fractions: Sequence[float] = (.8, .1, .1),      # of train, valid and test

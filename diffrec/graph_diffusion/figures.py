@@ -21,7 +21,7 @@ from .presets import control_name
 DRAWN = {"top_share": "users on one item, share", "distinct_targets": "different items",
          "observed_share": "edges known already, share"}  # column -> title of its panel
 
-
+# %% ../../nbs/50_graph_diffusion/76_figures.ipynb #e7e579f8
 def plot_edge_statistics(
     curves: pd.DataFrame,  # columns model, seed, epoch and those of `DRAWN`; models without edges have none
 ) -> Figure:
@@ -94,6 +94,7 @@ def control_sentence(
         return ""
     better = values[found].idxmax()
     row = differences.loc[(form, better)]
-    finding = "is better than" if row["ci_low"] > 0 else "is worse than" if row["ci_high"] < 0 else "shows no difference from"
+    finding = ("is better than" if row["ci_low"] > 0 else "is worse than" if row["ci_high"] < 0
+               else "shows no difference from")
     return (f"`{form}` ({values[form]:.4f}) {finding} the better of its controls, `{better}` ({values[better]:.4f}): "
             f"{row.iloc[0]:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}].")

@@ -34,42 +34,46 @@ def controls_of(
 ) -> tuple[GraphRecipe, ...]:   # one for each of `CONTROL_KINDS`
     "The same recipe with each control's edges."
     drawn_as = {"most_popular": f"{recipe.model}_hub"}          # the control's name when its kept trials were trained
-    return tuple(replace(recipe, model=f"{recipe.model}_{kind}", edges={"kind": kind, "n_edges": recipe.edges["n_edges"]}, control="", claim="",
+    return tuple(replace(recipe, model=f"{recipe.model}_{kind}",
+                         edges={"kind": kind, "n_edges": recipe.edges["n_edges"]}, control="", claim="",
                          drawn_as=drawn_as.get(kind, "")) for kind in CONTROL_KINDS)
 
-
+# %% ../../nbs/50_graph_diffusion/58_recipes.ipynb #5879f08b
 def ablations_of(
     recipe: GraphRecipe,                                  # a corrected form
     changes: Mapping[str, tuple[dict, dict]],             # name -> what changes in the shape and in the edges
 ) -> tuple[GraphRecipe, ...]:
     "The same recipe with one setting changed, for each entry."
     return tuple(replace(recipe, model=f"{recipe.model}_{name}", shape={**recipe.shape, **shape}, control="", claim="",
-                         edges=edges if "kind" in edges else {**recipe.edges, **edges}) for name, (shape, edges) in changes.items())
+                         edges=edges if "kind" in edges else {**recipe.edges, **edges})
+                 for name, (shape, edges) in changes.items())
 
 # %% ../../nbs/50_graph_diffusion/58_recipes.ipynb #d7d3da30
 PUBLISHED_DIFFMM: dict[str, tuple[dict, dict]] = {   # data set -> shape, settings of the edges
-    "tiktok": ({"weight_decay": 1e-4, "contrast_weight": 1e-2, "projection": "linear", "contrast": "main"}, {"signal_weight": .1}),
-    "baby": ({"weight_decay": 1e-5, "contrast_weight": 1e-1, "projection": "activated", "contrast": "modalities", "edge_keep": 1.},
-             {"signal_weight": .01}),
-    "sports": ({"weight_decay": 1e-6, "contrast_weight": 1e-2, "projection": "linear", "contrast": "modalities", "edge_keep": 1.,
-                "temperature": .1, "residual_weight": .1}, {"signal_weight": .5})}
+    "tiktok": ({"weight_decay": 1e-4, "contrast_weight": 1e-2, "projection": "linear", "contrast": "main"},
+               {"signal_weight": .1}),
+    "baby": ({"weight_decay": 1e-5, "contrast_weight": 1e-1, "projection": "activated", "contrast": "modalities",
+              "edge_keep": 1.}, {"signal_weight": .01}),
+    "sports": ({"weight_decay": 1e-6, "contrast_weight": 1e-2, "projection": "linear", "contrast": "modalities",
+                "edge_keep": 1., "temperature": .1, "residual_weight": .1}, {"signal_weight": .5})}
 CORRECTED_LOOP = FitConfig(n_epochs=30, learning_rate=3e-3, patience=6, ema_decay=.99)
 CORRECTED_DIFFMM = {"mode": "corrected", "n_factors": 128, "weight_decay": 1e-4, "half_precision": True}
 CORRECTED_EDGES = {"kind": "rows", "mode": "fast", "half_precision": True, "n_edges": 10, "exclude_observed": True,
                    "weighted_edges": True, "weighting": "flat"}
 
-
+# %% ../../nbs/50_graph_diffusion/58_recipes.ipynb #d0a3b43c
 def diffmm_recipes(
     dataset: str,                  # a key of `PUBLISHED_DIFFMM`
 ) -> dict[str, GraphRecipe]:       # fast, corrected, faithful, the controls of the first two, ablations
     "DiffMM's recipes on one data set."
     shape, generator = PUBLISHED_DIFFMM[dataset]
     loop, cheap = FitConfig(n_epochs=50, learning_rate=1e-3, patience=8), {"mode": "fast", "half_precision": True}
-    faithful = GraphRecipe("diffmm_faithful", {**shape, "mode": "faithful"}, loop, "diffmm_fast_observed", "the generated graph", batch_size=1024,
-                           network="diffmm", edges={"kind": "rows", "mode": "faithful", "n_edges": 1, **generator})
+    faithful = GraphRecipe("diffmm_faithful", {**shape, "mode": "faithful"}, loop, "diffmm_fast_observed",
+                           "the generated graph", batch_size=1024, network="diffmm",
+                           edges={"kind": "rows", "mode": "faithful", "n_edges": 1, **generator})
     fast = replace(faithful, model="diffmm_fast", shape={**shape, **cheap}, edges={**faithful.edges, **cheap})
-    corrected = GraphRecipe("diffmm", CORRECTED_DIFFMM, CORRECTED_LOOP, "diffmm_observed", "the generated graph", batch_size=1024,
-                            network="diffmm_corrected", edges=CORRECTED_EDGES)
+    corrected = GraphRecipe("diffmm", CORRECTED_DIFFMM, CORRECTED_LOOP, "diffmm_observed", "the generated graph",
+                            batch_size=1024, network="diffmm_corrected", edges=CORRECTED_EDGES)
     others = (*controls_of(fast), *controls_of(corrected), *ablations_of(corrected, ABLATIONS["diffmm"]))
     return {recipe.model: recipe for recipe in (fast, corrected, faithful, *others)}
 
@@ -80,13 +84,15 @@ def genrec_recipes(
     "GenRec's recipes on one data set."
     published = published_flip_config()
     fields = {name: value for name, value in asdict(published).items() if value != getattr(FlipRowsConfig(), name)}
-    faithful = GraphRecipe("genrec_faithful", {**VARIANTS[dataset], "mode": "faithful"}, FitConfig(n_epochs=50, learning_rate=1e-3, patience=8),
+    faithful = GraphRecipe("genrec_faithful", {**VARIANTS[dataset], "mode": "faithful"},
+                           FitConfig(n_epochs=50, learning_rate=1e-3, patience=8),
                            "genrec_faithful_observed", "the generated graph", batch_size=1024, network="genrec",
                            edges={"kind": "flip", "n_edges": 1, **fields})
     shape = {**VARIANTS[dataset], "side_modalities": None, "loss": "softmax", "weight_decay": 1e-3, "init_std": .1}
-    corrected = GraphRecipe("genrec", shape, FitConfig(n_epochs=25, learning_rate=6e-3, patience=5, ema_decay=.98), "genrec_observed",
-                            "the generated graph", batch_size=2048, network="genrec_corrected",
-                            edges={"kind": "flip", "n_edges": 5, "half_precision": True, "batch_size": 256, "generate_batch": 1024})
+    corrected = GraphRecipe("genrec", shape, FitConfig(n_epochs=25, learning_rate=6e-3, patience=5, ema_decay=.98),
+                            "genrec_observed", "the generated graph", batch_size=2048, network="genrec_corrected",
+                            edges={"kind": "flip", "n_edges": 5, "half_precision": True, "batch_size": 256,
+                                   "generate_batch": 1024})
     others = (*controls_of(faithful), *controls_of(corrected), *ablations_of(corrected, ABLATIONS["genrec"]))
     return {recipe.model: recipe for recipe in (faithful, corrected, *others)}
 
@@ -104,4 +110,5 @@ def _toy(recipe: GraphRecipe) -> GraphRecipe:
 RECIPES: dict[str, dict[str, GraphRecipe]] = {
     **{f"{dataset}-diffmm": diffmm_recipes(dataset) for dataset in PUBLISHED_DIFFMM},
     **{f"{dataset}-genrec": genrec_recipes(dataset) for dataset in VARIANTS}}
-RECIPES |= {f"toy-{system}": {model: _toy(recipe) for model, recipe in RECIPES[f"tiktok-{system}"].items()} for system in ABLATIONS}
+RECIPES |= {f"toy-{system}": {model: _toy(recipe) for model, recipe in RECIPES[f"tiktok-{system}"].items()}
+            for system in ABLATIONS}

@@ -10,7 +10,8 @@ from functools import partial
 
 from .presets import FORMS, PRESETS
 from ..recommenders.presets import RecommenderStudy
-from ..recommenders.steps import BY_LISTS, ON_GRAPHS, TIKTOK_FILES, dataset_step, preset_data, study_steps, world_step
+from ..recommenders.steps import (
+    BY_LISTS, ON_GRAPHS, TIKTOK_FILES, dataset_step, preset_data, study_steps, world_step)
 from ..studies.pipeline import Report, RunCommand, Step, System
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #6370d3ec
@@ -21,7 +22,8 @@ def graph_steps(
     "The steps of a report on generated graphs."
     name = f"tiktok_{system}"
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
-    prepared, data = (world_step(folder, "toy"), f"{folder}/data") if quick else (dataset_step("tiktok"), "outputs/tiktok/data")
+    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
+                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
     out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     parts = {"graphs": (ON_GRAPHS, f"toy-{system}-all" if quick else f"tiktok-{system}")}
     if not quick:
@@ -31,27 +33,34 @@ def graph_steps(
     steps = [prepared]
     for part, (runs, preset) in parts.items():
         steps += study_steps(runs, preset, prepared, data, f"{folder}/{part}", name, f"{out}/trials")
-    report = {"name": name, "folders": [f"{folder}/{part}" for part in parts], "out": out, "printed": "tiktok", "forms": list(FORMS[system])}
-    return [*steps, Step("61_report_graphs", f"{out}/report.ipynb", report, tuple(step.output for step in steps if step.notebook[:2] == "40"))]
+    report = {"name": name, "folders": [f"{folder}/{part}" for part in parts], "out": out, "printed": "tiktok",
+              "forms": list(FORMS[system])}
+    return [*steps, Step("61_report_graphs", f"{out}/report.ipynb", report,
+                         tuple(step.output for step in steps if step.notebook[:2] == "40"))]
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #4fec1f44
 COSTS = {"settings": {"diffmm": "tiktok-diffmm", "genrec": "tiktok-genrec"},
-         "samples": {"literal": {"learned": 1024, "drawn": 1024, "stepped": 4096}, "faithful": {"learned": 2048, "drawn": 2048, "stepped": 8192}},
-         "limits": {"diffmm_fast": 15., "genrec": 15.}, "reports": ["outputs/reports/tiktok_diffmm", "outputs/reports/tiktok_genrec"],
+         "samples": {"literal": {"learned": 1024, "drawn": 1024, "stepped": 4096},
+                     "faithful": {"learned": 2048, "drawn": 2048, "stepped": 8192}},
+         "limits": {"diffmm_fast": 15., "genrec": 15.},
+         "reports": ["outputs/reports/tiktok_diffmm", "outputs/reports/tiktok_genrec"],
          "turns": 3, "warmup": 0}
-SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000], "rows_items": [10_000, 30_000],
-         "rows_hidden": [1000], "large": [100_000, 100_000, 20], "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
+SCALE = {"n_users": 20_000, "events_per_user": 20, "latent_items": [10_000, 30_000, 100_000, 300_000],
+         "rows_items": [10_000, 30_000], "rows_hidden": [1000], "large": [100_000, 100_000, 20],
+         "batch_size": 32_768, "n_factors": 64, "n_candidates": 512, "n_edges": 5,
          "near": {"n_modal": 0, "n_random_walk": 100, "n_popular": 50, "n_neighbours": 50}}
 
-
+# %% ../../nbs/50_graph_diffusion/90_reports.ipynb #a1717b75
 def cost_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "What an epoch costs, by part, beside the published formulas."
     folder = "outputs/graph_benchmarks-quick"
-    prepared, data = (world_step(folder, "toy"), f"{folder}/data") if quick else (dataset_step("tiktok"), "outputs/tiktok/data")
+    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
+                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
     out = f"{folder}/report" if quick else "outputs/reports/graph_benchmarks"
-    return [prepared, Step("71_benchmark_graphs", f"{out}/report.ipynb", {"data": data, "out": out, **({} if quick else COSTS)}, (prepared.output,))]
+    return [prepared, Step("71_benchmark_graphs", f"{out}/report.ipynb",
+                           {"data": data, "out": out, **({} if quick else COSTS)}, (prepared.output,))]
 
 
 def scale_steps(
@@ -63,11 +72,12 @@ def scale_steps(
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #c50d185d
 REPORTS = (
-    Report("tiktok_diffmm", "DiffMM as published and corrected on TikTok, beside every control of its generated graph.", TIKTOK_FILES, 330,
-           partial(graph_steps, system="diffmm")),
-    Report("tiktok_genrec", "GenRec as published and corrected on TikTok, beside every control of its generated graph.", TIKTOK_FILES, 270,
-           partial(graph_steps, system="genrec")),
-    Report("graph_benchmarks", "What an epoch of DiffMM and GenRec costs, published formulas beside ours.", TIKTOK_FILES, 10, cost_steps),
+    Report("tiktok_diffmm", "DiffMM as published and corrected on TikTok, beside every control of its generated graph.",
+           TIKTOK_FILES, 330, partial(graph_steps, system="diffmm")),
+    Report("tiktok_genrec", "GenRec as published and corrected on TikTok, beside every control of its generated graph.",
+           TIKTOK_FILES, 270, partial(graph_steps, system="genrec")),
+    Report("graph_benchmarks", "What an epoch of DiffMM and GenRec costs, published formulas beside ours.",
+           TIKTOK_FILES, 10, cost_steps),
     Report("graph_scale", "Memory and time of graph diffusion for catalogues of growing size.", "", 12, scale_steps))
 
 
@@ -76,5 +86,6 @@ def _evaluation(study: RecommenderStudy) -> RunCommand:
     return RunCommand("40_evaluate_ranking", ("data", "out"), {"family": "graph_diffusion", "report": "{preset}"})
 
 
-SYSTEM = System("graph_diffusion", "DiffMM and GenRec as published and corrected, with every control of their generated edges", PRESETS, REPORTS,
-                RunCommand("21_train_graphs"), _evaluation, preset_data, adds_controls=True)
+SYSTEM = System("graph_diffusion",
+                "DiffMM and GenRec as published and corrected, with every control of their generated edges",
+                PRESETS, REPORTS, RunCommand("21_train_graphs"), _evaluation, preset_data, adds_controls=True)

@@ -23,7 +23,7 @@ class RecommenderRecipe(Recipe):
     batch_size: int = 2048                                      # events a step
     n_negatives: int = 1                                        # negatives an event (implicit feedback)
     k: int = 20                                                 # cut-off of the selecting metric (implicit feedback)
-    drawn_as: str = ""                                          # the name for drawing initial weights; empty: the model's
+    drawn_as: str = ""                                          # name for drawing initial weights; empty: the model's
     network: str = field(default="", metadata=DESCRIBES)        # a key of `builders.NETWORKS`; empty: the model's
 
     def __post_init__(self):

@@ -82,6 +82,11 @@ def check_files(
     for file in source.files:
         check_file(root / file.path, file)
 
+
+def _by_hand(files: list[SourceFile], root: Path) -> str:
+    "Instructions for several files."
+    return "by hand:\n" + "\n".join(f"  {file.by_hand(root)}" for file in files)
+
 # %% ../../nbs/05_data/80_sources.ipynb #4b919f76
 def check_file(
     path: str | Path,   # a file on this machine
@@ -96,11 +101,6 @@ def check_file(
     if found != file.sha256:
         raise ValueError(f"{path} has the sha256 {found}, {file.sha256} is right: it was changed; "
                          f"remove it and fetch it again from {file.url}")
-
-# %% ../../nbs/05_data/80_sources.ipynb #bbdcde16
-def _by_hand(files: list[SourceFile], root: Path) -> str:
-    "Instructions for several files."
-    return "by hand:\n" + "\n".join(f"  {file.by_hand(root)}" for file in files)
 
 # %% ../../nbs/05_data/80_sources.ipynb #8f48e4c6
 def fetch(

@@ -95,7 +95,7 @@ def _tables(model: GraphRecommender) -> tuple[int, int]:
     width = 4 * model.config.n_factors
     return (model.n_users + model.n_items) * width, model.n_items * width
 
-# %% ../../nbs/50_graph_diffusion/46_memory.ipynb #47085ecf
+
 @step_pieces.register
 def _(model: DiffMM, sizes: EpochSizes) -> dict[str, Pieces]:
     (nodes, items), n_graphs, edges = _tables(model), model.n_modalities, sizes.n_edges > 0
@@ -128,7 +128,7 @@ def learning_pieces(
     "Temporary tensors of a generator's step; a `TypeError` names a type without an estimate."
     raise TypeError(f"there is no memory estimate of {type(generator).__name__}, only of {_names(learning_pieces)}")
 
-# %% ../../nbs/50_graph_diffusion/46_memory.ipynb #34f379e0
+
 @learning_pieces.register
 def _(generator: LatentRows, sizes: EpochSizes) -> Pieces:
     config, lengths = generator.config, generator.histories.offsets.diff().double()

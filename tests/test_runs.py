@@ -1,4 +1,4 @@
-"""The run notebooks at toy size, in their order, as the demo runs them, from nothing and then again."""
+"""The run notebooks at toy size: as the demo runs them, from nothing and then again, and at their defaults."""
 import shutil
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from diffrec.data.interactions import load_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
 from diffrec.world.files import load_images
 from diffrec.priors.files import load_prior
-from diffrec.app.pipeline import Step, make_report, report_steps, run_step, run_steps
+from diffrec.app.cli import find_report
+from diffrec.studies.pipeline import Step, make_report, run_step, run_steps
 
 root = Path(__file__).parent.parent
-pytestmark = pytest.mark.xdist_group("runs")
+WORLD = find_report("world")
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(project: Path) -> Path:
     "The quick report of the world, run from nothing."
-    return make_report("world", quick=True, root=project).parent
+    return make_report([WORLD], project, quick=True)[0].parent
 
 
+@pytest.mark.xdist_group("run_world")
 def test_report_has_rows_for_every_model_and_its_control(report: Path):
     rows = read_rows(report / "results.parquet")
-    assert {"popularity", "item_knn", "mf_bpr", "vbpr", "neumf", "lightgcn", "prior", "mf", "mf_bias", "oracle"} <= set(rows["model"])
+    assert {"popularity", "item_knn", "mf_bpr", "vbpr", "neumf", "lightgcn", "like_rate", "mf", "mf_bias", "oracle"} <= set(rows["model"])
     assert {"lightgcn_no_graph", "vbpr_no_features", "gmf"} <= set(rows["versus"])
     assert set(rows["selection"]) == {"valid", "test_best"}
     paired = rows[(rows["versus"] != "") & rows["seed"].isna() & rows["metric"].isin(["recall", "ndcg", "auc", "uauc"])]
@@ -45,6 +47,7 @@ def test_report_has_rows_for_every_model_and_its_control(report: Path):
     assert rows["n"].gt(0).all()
 
 
+@pytest.mark.xdist_group("run_world")
 def test_nothing_beats_the_oracle_by_more_than_its_interval(report: Path):
     rows = read_rows(report / "results.parquet")
     plain = rows[(rows["versus"] == "") & rows["seed"].isna() & (rows["slice"] == "all") & (rows["split"] == "test")
@@ -54,6 +57,7 @@ def test_nothing_beats_the_oracle_by_more_than_its_interval(report: Path):
     assert (values.drop("oracle") <= high["oracle"]).all(), values
 
 
+@pytest.mark.xdist_group("run_world")
 def test_report_is_self_contained(report: Path):
     html = (report / "report.html").read_text(encoding="utf-8")
     assert "data:image/png;base64" in html
@@ -62,13 +66,15 @@ def test_report_is_self_contained(report: Path):
     assert record["parameters"] and record["data"] and record["packages"]["torch"] and record["cost"]["seconds"] > 0
 
 
+@pytest.mark.xdist_group("run_world")
 def test_finished_steps_are_not_repeated(report: Path, project: Path):
-    steps = report_steps("world", quick=True)
+    steps = WORLD.steps(True)
     assert run_steps(steps, project) == [False] * len(steps)
 
 
+@pytest.mark.xdist_group("run_world")
 def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
-    steps = report_steps("world", quick=True)
+    steps = WORLD.steps(True)
     before = {path: path.stat().st_mtime_ns for path in project.rglob("*.safetensors")}
     (project / steps[1].output).unlink()                       # as if training had been killed at its very end
     ran = run_steps(steps, project)
@@ -77,27 +83,56 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
     assert before == after and before, "models that were trained are not trained again"
 
 
-AT_DEFAULTS = ["10_prepare_world", "20_train_classics", "40_evaluate_ranking", "60_report", "11_prepare_interactions",
-               "70_benchmark_classics", "21_train_diffmm", "22_train_genrec", "71_benchmark_graphs", "72_scale_graphs", "12_pretrain_zoo", "23_train_prior",
-               "42_evaluate_prior", "43_simulate", "73_benchmark_priors",
-               "44_evaluate_zoo"]
+def at_defaults(name: str, folder: str = "defaults", **parameters: object) -> Step:
+    "A run notebook with its own parameters, but for those given; its executed copy bears its name."
+    return Step(name, f"outputs/{folder}/{name}.ipynb", parameters)
 
 
-def test_run_notebooks_chain_at_their_defaults(project: Path):
-    for name in AT_DEFAULTS:
-        assert run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False), name
+CHAINS = {
+    "recommenders": ["10_prepare_world", "20_train_recommenders", "40_evaluate_ranking", "60_report",
+                     "11_prepare_interactions", "70_benchmark_recommenders"],
+    "graphs": ["10_prepare_world", "21_train_graphs", "71_benchmark_graphs", "72_scale_graphs"],
+    "priors": ["10_prepare_world", "23_train_prior", "42_evaluate_prior", "73_benchmark_priors"],
+    "pictures": ["12_pretrain_zoo", "43_simulate", "44_evaluate_zoo"],
+}
+
+
+def run_chain(project: Path, name: str) -> None:
+    "Run a chain at its defaults; what is done already is not repeated."
+    for notebook in CHAINS[name]:
+        run_step(at_defaults(notebook), project, progress=False)
+
+
+@pytest.mark.xdist_group("run_recommenders")
+def test_recommenders_chain_at_their_defaults(project: Path):
+    run_chain(project, "recommenders")
     assert {"popularity", "mf_bpr"} <= set(read_rows(project / "outputs/toy/ranking/rows.parquet")["model"])
 
 
-GRAPH_STEPS = [Step("40_evaluate_ranking", "outputs/defaults/40_graphs.ipynb", {
-    "data": "outputs/toy/data", "out": "outputs/toy/graphs", "run": "toy_diffmm", "ks": [20], "metrics": ["recall", "ndcg", "precision"],
-    "slices": ["all", "item_cold"], "rivals": [{"diffmm": "diffmm_none"}], "n_resamples": 200}),
-    Step("61_report_graphs", "outputs/defaults/61_report_graphs.ipynb", {"forms": ["diffmm"]})]
+@pytest.mark.xdist_group("run_recommenders")
+@pytest.mark.parametrize("parameters, error", [
+    ({"presett": "toy"}, "presett"),
+    ({"preset": "toi"}, "toi.*toy"),
+    ({"data": 3}, "data.*str"),
+    ({"changes": {"modles": ["mf_bpr"]}}, "modles.*models"),
+])
+def test_a_run_refuses_wrong_parameters_and_names_them(project: Path, parameters: dict, error: str):
+    run_step(at_defaults("10_prepare_world"), project, progress=False)
+    step = at_defaults("20_train_recommenders", "refused", **{"out": "outputs/refused", **parameters})
+    with pytest.raises(Exception, match=error):
+        run_step(step, project, progress=False)
+    assert not (project / "outputs/refused/models").exists(), "nothing is trained from wrong parameters"
 
 
+GRAPH_STEPS = [
+    at_defaults("40_evaluate_ranking", "toy/graphs", preset="toy-diffmm", family="graph_diffusion", data="outputs/toy/data",
+                out="outputs/toy/graphs", report="toy_diffmm"),
+    at_defaults("61_report_graphs", "toy/reports/toy_diffmm", forms=["diffmm"])]
+
+
+@pytest.mark.xdist_group("run_graphs")
 def test_a_report_on_generated_graphs_shows_every_control(project: Path):
-    for name in ("10_prepare_world", "21_train_diffmm"):
-        run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)      # done already, unless run alone
+    run_chain(project, "graphs")
     assert run_steps(GRAPH_STEPS, project) == [True, True]
     rows = read_rows(project / "outputs/toy/reports/toy_diffmm/results.parquet")
     paired = rows[(rows["versus"] != "") & rows["seed"].isna() & (rows["metric"] == "recall") & (rows["slice"] == "all")]
@@ -106,36 +141,45 @@ def test_a_report_on_generated_graphs_shows_every_control(project: Path):
     assert drawn["diffmm_observed"] == 1 and drawn["diffmm"] == 0
 
 
+@pytest.mark.xdist_group("run_graphs")
+def test_genrec_is_trained_from_its_preset(project: Path):
+    run_chain(project, "graphs")
+    step = at_defaults("21_train_graphs", "genrec", preset="toy-genrec", out="outputs/toy/genrec")
+    assert run_step(step, project, progress=False)
+    assert {"genrec", "genrec_none", "genrec_observed"} <= {path.name for path in (project / "outputs/toy/genrec/models").iterdir()}
+
+
+@pytest.mark.xdist_group("run_priors")
 def test_a_report_on_priors_shows_every_control(project: Path):
-    for name in ("10_prepare_world", "23_train_prior", "42_evaluate_prior"):
-        run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)      # done already, unless run alone
+    run_chain(project, "priors")
     rows = read_rows(project / "outputs/toy/reports/toy_prior/results.parquet")
     assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior_population", "oracle"} <= set(rows["model"])
     matched = rows[rows["metric"] == "utility_at_coverage"]
     assert {"mean", "gaussian", "kde", "retrieval"} <= set(matched["versus"]) and (matched["ci_low"] <= matched["value"]).all()
     assert {"few", "many", "unseen"} <= set(rows["slice"])
     utility = rows[(rows["metric"] == "utility") & (rows["slice"] == "few") & (rows["versus"] == "") & rows["seed"].isna()].set_index("model")["value"]
-    assert utility["kde"] > utility["unconditional"]                     # one's own likes are worth more than anything, whatever was trained
-    assert {"rank_correlation(utility)", "rank_correlation(coverage)", "relative_uplift(truth)"} <= set(rows["metric"])       # how far a judge without the truth could be trusted
+    assert utility["kde"] > utility["unconditional"]                     # the user's own likes, whatever was trained
+    assert {"rank_correlation(utility)", "rank_correlation(coverage)", "relative_uplift(truth)"} <= set(rows["metric"])       # evaluators without the truth, beside it
     inside = rows[rows["metric"].isin(["outlier_quantile", "isolation_quantile"]) & (rows["model"] == "retrieval") & rows["seed"].isna()]["value"]
     assert len(inside) and inside.between(.02, .9).all()             # pictures of the catalogue lie where pictures lie
 
 
+@pytest.mark.xdist_group("run_pictures")
 def test_the_simulation_and_the_zoo_show_every_control(project: Path):
-    for name in ("12_pretrain_zoo", "43_simulate", "44_evaluate_zoo"):
-        run_step(Step(name, f"outputs/defaults/{name}.ipynb"), project, progress=False)      # done already, unless run alone
+    run_chain(project, "pictures")
     rows = read_rows(project / "outputs/toy/reports/toy_simulation/results.parquet")
     assert {"mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "shuffled", "likes", "catalogue"} == set(rows["versus"]) - {""}
     precise = rows[(rows["metric"] == "precision") & (rows["k"] == 25) & (rows["versus"] == "") & (rows["slice"] == "all")].set_index("model")["value"]
-    assert min(precise[["likes", "gaussian", "kde", "retrieval"]]) > precise["catalogue"] + .3       # what knows the person, whatever was trained
+    assert min(precise[["likes", "gaussian", "kde", "retrieval"]]) > precise["catalogue"] + .3       # what knows the user, whatever was trained
     chains = read_rows(project / "outputs/toy/reports/toy_zoo/results.parquet")
     varied = chains[chains["metric"] == "shape_variety"].set_index("model")["value"]
     assert {"sd3", "sd3_long", "sd3_ancestral", "sd3_renewed"} <= set(varied.index) and varied["possible"] > 5 and varied.between(1, 8).all()
     assert {("sd3_ancestral", "sd3_long"), ("sd3_renewed", "sd3_long")} <= set(map(tuple, chains.loc[chains["metric"] == "mean_outline_iou", ["model", "versus"]].to_numpy()))
 
 
+@pytest.mark.xdist_group("run_priors")
 def test_a_world_of_which_users_are_left_out_is_refused(project: Path):
-    run_step(Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"), project, progress=False)
+    run_step(at_defaults("10_prepare_world"), project, progress=False)
     run_step(Step("23_train_prior", "outputs/fewer/23.ipynb", {"out": "outputs/fewer/priors", "changes": {"models": ["prior"], "split.least_likes": 2}}), project, progress=False)
     with pytest.raises(Exception, match="with least_likes = 2 some users are left out"):
         run_step(Step("42_evaluate_prior", "outputs/fewer/42.ipynb", {"priors": "outputs/fewer/priors"}), project, progress=False)
@@ -144,7 +188,7 @@ def test_a_world_of_which_users_are_left_out_is_refused(project: Path):
 @pytest.fixture(scope="module")
 def flickr(project: Path) -> Path:
     "A folder with a table of scores, its pictures as files, and the data set made from both, as FLICKR-AES comes."
-    run_step(Step("10_prepare_world", "outputs/defaults/10_prepare_world.ipynb"), project, progress=False)                # done already, unless run alone
+    run_step(at_defaults("10_prepare_world"), project, progress=False)
     ratings, images, home = load_dataset(project / "outputs/toy/data/ratings"), load_images(project / "outputs/toy/data"), project / "outputs/flickr"
     (home / "pictures").mkdir(parents=True)
     for item, picture in enumerate(images):
@@ -159,6 +203,7 @@ FLICKR = {"data": "outputs/flickr/data", "pictures": "outputs/flickr/pictures"}
 PUBLISHED = {"models": ["prior"], "split": {"kind": "published", "n_held_out": 3, "least_likes": 4}}
 
 
+@pytest.mark.xdist_group("run_flickr")
 def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path, flickr: Path):
     step = Step("23_train_prior", "outputs/flickr/23.ipynb", {**FLICKR, "out": "outputs/flickr/priors", "changes": PUBLISHED})
     assert run_step(step, project, progress=False)
@@ -169,26 +214,28 @@ def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path, fl
     assert 0 < prior.n_users < everybody                                   # those with fewer likes are left out
 
 
-def test_where_no_truth_is_known_held_out_ratings_judge_priors_and_pictures(project: Path, flickr: Path):
+@pytest.mark.xdist_group("run_flickr")
+def test_without_a_true_utility_held_out_ratings_evaluate_priors_and_pictures(project: Path, flickr: Path):
     assert run_step(Step("23_train_prior", "outputs/flickr/23_apart.ipynb", {
         **FLICKR, "out": "outputs/flickr/apart", "changes": {"models": ["prior"], "split": {"share_unseen": .2, "least_likes": 2}}}), project, progress=False)
-    told = {"data": FLICKR["data"], "priors": "outputs/flickr/apart"}
+    shared = {"data": FLICKR["data"], "priors": "outputs/flickr/apart"}
     assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {
-        **told, "name": "judged", "out": "outputs/flickr/judged", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
-    rows = read_rows(flickr / "judged/results.parquet")
+        **shared, "name": "evaluated", "out": "outputs/flickr/evaluated", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
+    rows = read_rows(flickr / "evaluated/results.parquet")
     assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "evaluator"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
     assert {"utility", "coverage", "relative_uplift(evaluator)", "relative_uplift(verifier)", "outlier_quantile", "isolation_quantile", "disagreement", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
     of_many = rows[(rows["slice"] == "many") & (rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
-    assert of_many["kinds", "mean"] == 1 < of_many["kinds", "gaussian"] and of_many["coverage", "mean"] < of_many["coverage", "gaussian"]        # a mean is read as one picture
+    assert of_many["kinds", "mean"] == 1 < of_many["kinds", "gaussian"] and of_many["coverage", "mean"] < of_many["coverage", "gaussian"]        # a mean counts as one picture
     drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {
-        **told, "name": "drawn", "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
+        **shared, "name": "drawn", "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
         "changes": {"zoo": "tiny", "n_users": 1, "n_draws": 1}})
     assert run_step(drawn, project, progress=False)
     of_pictures = read_rows(flickr / "drawn/results.parquet")
     assert {"gaussian", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(of_pictures["model"]) and {"kept", "utility", "coverage"} <= set(of_pictures["metric"])
 
 
-def test_a_split_without_strangers_is_judged_too(project: Path, flickr: Path):
+@pytest.mark.xdist_group("run_flickr")
+def test_a_split_without_unseen_users_is_evaluated_too(project: Path, flickr: Path):
     assert run_step(Step("23_train_prior", "outputs/flickr/23_published.ipynb", {
         **FLICKR, "out": "outputs/flickr/published", "changes": PUBLISHED}), project, progress=False)
     step = Step("42_evaluate_prior", "outputs/flickr/42_published.ipynb", {
@@ -197,20 +244,20 @@ def test_a_split_without_strangers_is_judged_too(project: Path, flickr: Path):
         "changes": {"others": [], "verifier": {"n_members": 1, "calibration": "none"}}})
     assert run_step(step, project, progress=False)
     rows = read_rows(flickr / "published_report/results.parquet")
-    assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "disagreement" not in set(rows["metric"])       # one verifier has nobody to disagree with
+    assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "disagreement" not in set(rows["metric"])       # one verifier, no disagreement
 
 
-PICTURE_STEPS = report_steps("pictures", quick=True)
+PICTURE_STEPS = find_report("pictures").steps(True)
 
 
+@pytest.mark.xdist_group("run_demo")
 def test_pictures_are_drawn_once_and_kept(project: Path):
-    for step in PICTURE_STEPS:
-        run_step(step, project, progress=False)
-    stores = project / "outputs/zoo-toy/pictures/stores"
+    run_steps(PICTURE_STEPS, project)
+    stores = project / "outputs/pictures-quick/pictures/stores"
     before = {path: path.stat().st_mtime_ns for path in stores.rglob("*.png")}
     assert len(before) > 50 and {"mean", "kde", "shuffled", "prior_1", "prior_8", "edited"} <= {path.name.rpartition("-")[0] for path in stores.iterdir()}
     (project / PICTURE_STEPS[-1].output).unlink()                    # as if it had been interrupted at its very end
-    assert run_step(PICTURE_STEPS[-1], project, progress=False)
+    assert run_steps(PICTURE_STEPS, project) == [False] * (len(PICTURE_STEPS) - 1) + [True]
     assert before == {path: path.stat().st_mtime_ns for path in stores.rglob("*.png")}
     rows = read_rows(project / "outputs/pictures-quick/reports/pictures/results.parquet")
     assert {"kept", "utility", "coverage", "same_kind"} <= set(rows["metric"]) and {"shuffled", "mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(rows["versus"])
@@ -218,4 +265,5 @@ def test_pictures_are_drawn_once_and_kept(project: Path):
 
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    assert there == {step.notebook for step in [*report_steps("world", quick=True), *GRAPH_STEPS, *PICTURE_STEPS]} | set(AT_DEFAULTS)
+    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+    assert there == run

@@ -9,9 +9,9 @@ import torch
 
 from diffrec.graph_diffusion.recipes import RECIPES
 from diffrec.graph_diffusion.training import GRAPH_DIFFUSION, GRAPH_PARTS
-from diffrec.recommenders.training import SELECTIONS, learn, load, selection_metric
+from diffrec.recommenders.training import SELECTIONS, learn, load_trained, selection_metric
 from diffrec.studies.trials import train_once
-from diffrec.world.world import make_world, world_config
+from diffrec.world.world import draw_world, world_config
 from test_training import run_script
 
 DRAWN = '''
@@ -29,10 +29,10 @@ from diffrec.training.alternation import over_users
 from diffrec.training.config import FitConfig
 from diffrec.training.fit import fit
 from diffrec.training.processes import current_process, gather_parts
-from diffrec.world.world import make_world, world_config
+from diffrec.world.world import draw_world, world_config
 
 folder, place = Path(sys.argv[1]), current_process("cpu")
-data = make_world(world_config("toy", seed=0)).dataset()
+data = draw_world(world_config("toy", seed=0)).dataset()
 interactions = data.train.matrix()
 with fixed_seed(0, "generator"):
     generator = RowDiffusion(interactions, 2, RowDiffusionConfig(hidden=(8,), n_edges=2, sample_noise=True, mode="faithful")).eval()
@@ -75,7 +75,7 @@ def test_two_processes_take_turns_together(drawn: tuple[dict, dict]):
 
 @pytest.fixture(scope="module")
 def data():
-    return make_world(world_config("toy", seed=0)).dataset()
+    return draw_world(world_config("toy", seed=0)).dataset()
 
 
 @pytest.mark.parametrize("settings, model", [("toy-diffmm", "diffmm"), ("toy-diffmm", "diffmm_fast"), ("toy-diffmm", "diffmm_observed"),
@@ -105,7 +105,7 @@ def test_an_interrupted_run_ends_like_a_whole_one(settings: str, model: str, dat
 @pytest.mark.parametrize("settings, model", [("toy-diffmm", "diffmm"), ("toy-diffmm", "diffmm_fast_none"), ("toy-genrec", "genrec_faithful")])
 def test_a_trained_model_comes_back_with_its_edges(settings: str, model: str, data, tmp_path: Path):
     recipe = RECIPES[settings][model]
-    trained = load(train_once(GRAPH_DIFFUSION, recipe, data, 0, tmp_path), data)
+    trained = load_trained(train_once(GRAPH_DIFFUSION, recipe, data, 0, tmp_path), data)
     scores = trained.scorer()(torch.arange(4))
     assert torch.isfinite(scores).all()
     assert (trained.edge_targets >= 0).any().item() == (recipe.edges["kind"] != "none")

@@ -8,7 +8,7 @@ import pytest
 
 from diffrec.core.paths import Paths
 from diffrec.core.pickles import load_pickle
-from diffrec.data.interactions import Dataset, load_dataset, save_dataset
+from diffrec.data.interactions import Dataset, read_dataset, save_dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
 from diffrec.graph_diffusion.presets import FORMS
@@ -140,7 +140,7 @@ def test_ml1m_published_flags_agree(ml1m: Dataset):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in ("tiktok", "ml-1m")])
 def test_saved_and_loaded_again(name: str, request: pytest.FixtureRequest, tmp_path: Path):
     dataset = request.getfixturevalue(name.replace("-", ""))
-    back = load_dataset(save_dataset(dataset, tmp_path / name))
+    back = read_dataset(save_dataset(dataset, tmp_path / name))
     assert back.summary().loc[list(dataset.splits)].equals(dataset.summary()) and back.source == dataset.source
     for split, events in dataset.splits.items():
         assert np.array_equal(back.splits[split].pair_keys(), events.pair_keys())

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffrec.core.artifacts import read_json, read_rows
-from diffrec.data.interactions import load_dataset, save_dataset
+from diffrec.data.interactions import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
 from diffrec.world.files import load_images
 from diffrec.priors.files import load_prior
@@ -189,7 +189,7 @@ def test_a_world_of_which_users_are_left_out_is_refused(project: Path):
 def flickr(project: Path) -> Path:
     "A folder with a table of scores, its pictures as files, and the data set made from both, as FLICKR-AES comes."
     run_step(at_defaults("10_prepare_world"), project, progress=False)
-    ratings, images, home = load_dataset(project / "outputs/toy/data/ratings"), load_images(project / "outputs/toy/data"), project / "outputs/flickr"
+    ratings, images, home = read_dataset(project / "outputs/toy/data/ratings"), load_images(project / "outputs/toy/data"), project / "outputs/flickr"
     (home / "pictures").mkdir(parents=True)
     for item, picture in enumerate(images):
         Image.fromarray(np.asarray(picture)).save(home / "pictures" / f"{item}.png")
@@ -210,7 +210,7 @@ def test_priors_learn_from_a_table_of_scores_and_picture_files(project: Path, fl
     noted = read_json(flickr / "priors/training.json")
     assert noted["parameters"]["split"]["kind"] == "published" and noted["data"]["split"] == "published, 3 held out, seed 0, 4 likes"
     prior, _ = load_prior(flickr / "priors/prior/seed-0/prior.safetensors")
-    everybody = load_dataset(project / "outputs/toy/data/ratings").n_users
+    everybody = read_dataset(project / "outputs/toy/data/ratings").n_users
     assert 0 < prior.n_users < everybody                                   # those with fewer likes are left out
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .recommender import Recommender, load_recommender
-from .recommender import train as train_recommender
+from .recommender import Recommender, open_recommender
+from .recommender import fit_recommender
 from ..core.paths import Paths
 from ..core.seeds import rng_for
 from ..data.interactions import Dataset
-from ..data.interactions import load_dataset as load_saved
+from ..data.interactions import read_dataset
 from ..data.splits import split_ratio, split_temporal
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def make_world(
     seed: int = 0,
 ) -> "World":               # `.dataset()` gives its events, `.ratings()` its ratings
     "An embedded world: users, items with pictures and texts, events and ratings whose true probabilities are known."
-    from diffrec.world.world import make_world as draw_world
-    from diffrec.world.world import world_config
+    from diffrec.world.world import draw_world, world_config
     return draw_world(world_config(preset, seed))
 
 # %% ../../nbs/90_app/20_api.ipynb #13e1825e
@@ -43,7 +42,7 @@ def load_dataset(
 ) -> Dataset:
     "A data set by name or folder; raises `FileNotFoundError` or `ValueError` saying what there is."
     if Path(source).is_dir():
-        return load_saved(source)
+        return read_dataset(source)
     if str(source) in ("toy", "demo"):
         return make_world(str(source)).dataset()
     from diffrec.data.sources import open_dataset
@@ -66,11 +65,11 @@ def split(
 def train(
     data: Dataset | str | Path,        # for "prior": also the folder of a world or of rated pictures
     model: str = "lightgcn",           # see `models`; "prior" for the prior of picture embeddings
-    **options: Any,                    # see `app.recommender.train`, `app.pictures.train_prior`
+    **options: Any,                    # see `app.recommender.fit_recommender`, `app.pictures.train_prior`
 ) -> "Recommender | PriorModel":
     "Train a model unless that was done, and load it."
     if model != "prior":
-        return train_recommender(data if isinstance(data, Dataset) else load_dataset(data), model, **options)
+        return fit_recommender(data if isinstance(data, Dataset) else load_dataset(data), model, **options)
     from diffrec.app.pictures import train_prior
     return train_prior(data, **options)
 
@@ -80,7 +79,7 @@ def load(
 ) -> "Recommender | PriorModel":
     "A trained model from its folder; raises `FileNotFoundError` naming what is missing."
     if not (Path(folder) / "prior.safetensors").exists():
-        return load_recommender(folder)
+        return open_recommender(folder)
     from diffrec.app.pictures import load_prior_model
     return load_prior_model(folder)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from .recommender import rows_of_ids
 from ..core.paths import Paths
-from ..data.interactions import Dataset, load_dataset, save_dataset
+from ..data.interactions import Dataset, read_dataset, save_dataset
 from ..data.ratings import RatedPictures
 from ..diffusion.guidance import Guidance
 from ..image_models.drawing import picture_seed
@@ -86,9 +86,9 @@ def open_source(
         return open_rated_pictures(save_dataset(data, out / "source"), pictures)
     if str(data) in ("toy", "demo"):
         from diffrec.world.files import save_world
-        from diffrec.world.world import make_world, world_config
+        from diffrec.world.world import draw_world, world_config
         if not (out / "world" / "card.json").exists():
-            save_world(make_world(world_config(str(data), 0)), out / "world")
+            save_world(draw_world(world_config(str(data), 0)), out / "world")
         return open_rated_pictures(out / "world")
     return open_rated_pictures(data, pictures)
 
@@ -119,5 +119,5 @@ def load_prior_model(
     for path in (folder / "prior.safetensors", data / "sources.json"):
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there: {folder} is no folder of a trained prior")
-    return PriorModel(folder, open_prior_data(data), load_dataset(data / "ratings"),
+    return PriorModel(folder, open_prior_data(data), read_dataset(data / "ratings"),
                       load_prior(folder / "prior.safetensors")[0])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'check_ids', 'check_finite', 'Interactions', 'check_disjoint', 'check_features', 'Dataset', 'renumber_ids',
            'dataset_from_frames', 'as_likes', 'fingerprint', 'is_explicit', 'liked', 'write_card', 'save_dataset',
-           'load_dataset']
+           'read_dataset']
 
 # %% ../../nbs/05_data/10_interactions.ipynb #324f7f14
 import hashlib
@@ -356,7 +356,7 @@ def save_dataset(
     return Path(folder)
 
 # %% ../../nbs/05_data/10_interactions.ipynb #c4c87c55
-def load_dataset(
+def read_dataset(
     folder: str | Path,    # written by `save_dataset`
     verify: bool = True,   # compare every file's hash with the card
 ) -> Dataset:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..core.artifacts import file_sha256
 from ..core.paths import Paths
 from .importers import import_diffmm, import_ml1m_ood
-from .interactions import Dataset, load_dataset
+from .interactions import Dataset, read_dataset
 
 # %% ../../nbs/05_data/80_sources.ipynb #f331a12b
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def open_dataset(
         raise FileNotFoundError(f"the data root {paths.data} is not there; make it, or set DIFFREC_DATA to the folder "
                                 "that holds the data")
     if (folder / "card.json").is_file():
-        return load_dataset(folder)
+        return read_dataset(folder)
     importers = {"tiktok": lambda: import_diffmm(folder), "ml-1m": lambda: import_ml1m_ood(folder / "ml-1m.zip")}
     if name not in importers:
         saved = sorted(card.parent.name for card in paths.data.glob("*/card.json"))

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+# %% ../../nbs/50_graph_diffusion/55_builders.ipynb #f8e99e0c
 from ..core.seeds import rng_for
 from ..data.batches import Epoch
 from ..data.graphs import knn_graph

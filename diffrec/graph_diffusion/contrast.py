@@ -106,7 +106,7 @@ class _OnePass(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return *(gradient * found for found in context.saved_tensors), *(None,) * 6
 
-
+# %% ../../nbs/50_graph_diffusion/16_contrast.ipynb #1f877a73
 SMALLEST_UNSHIFTED = .025   # exp(1 / .025) = 2e17: above this temperature no exponential over- or underflows
 
 # %% ../../nbs/50_graph_diffusion/16_contrast.ipynb #c4257c9e

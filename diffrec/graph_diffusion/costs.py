@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
+# %% ../../nbs/50_graph_diffusion/72_costs.ipynb #f2f06223
 from ..core.artifacts import result_rows
 from ..core.seeds import generator_for, rng_for
 from ..data.batches import Epoch, TripletBatches

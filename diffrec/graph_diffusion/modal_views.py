@@ -21,7 +21,7 @@ from ..recommenders.layers import dropped
 # %% ../../nbs/50_graph_diffusion/29_modal_views.ipynb #69a4af71
 BLOCK_SIMILARITIES = 2**23  # most pairs of items compared at once
 
-
+# %% ../../nbs/50_graph_diffusion/29_modal_views.ipynb #93a61dc2
 def item_graph(
     features: np.ndarray,  # [I, d_m] finite
     k: int,                # items kept a row, self_loops included; 1 <= k <= I

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+# %% ../../nbs/50_graph_diffusion/70_peers.ipynb #246cebf6
 from ..core.contracts import Triplets
 from ..core.seeds import fixed_seed
 from ..data.interactions import Dataset, liked

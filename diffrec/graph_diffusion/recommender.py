@@ -45,7 +45,7 @@ class _BuildsGraphs(nn.Module):
 # %% ../../nbs/50_graph_diffusion/12_recommender.ipynb #e02eaebc
 DROPS = {"entries": drop_entries, "edges": drop_edges}  # the rules that `edge_drop` chooses from
 
-
+# %% ../../nbs/50_graph_diffusion/12_recommender.ipynb #e8662979
 class GraphRecommender(_BuildsGraphs, ScoringModel):
     "Base of recommenders that propagate over generated graphs, one a modality."
 

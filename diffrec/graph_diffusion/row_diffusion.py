@@ -65,7 +65,7 @@ def best_restored_items(
 # %% ../../nbs/50_graph_diffusion/22_row_diffusion.ipynb #9891f582
 BLOCK_SCORES = 2**22  # scores of pairs computed at once by `generate`
 
-
+# %% ../../nbs/50_graph_diffusion/22_row_diffusion.ipynb #be7c9183
 class RowDiffusion(nn.Module):
     "One denoiser of histories for each modality, and the edges that they propose."
 

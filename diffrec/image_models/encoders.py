@@ -196,7 +196,7 @@ def _next_rows(
         raise ValueError(f"there are {n_ids} ids and more {what}: each needs one")
     return part
 
-
+# %% ../../nbs/60_image_models/34_encoders.ipynb #5e7d34b5
 def _stored(
     found: np.ndarray,    # [B, D] float32
     names: list[Any],     # B ids

@@ -20,6 +20,7 @@ from open_clip import CLIP
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+# %% ../../nbs/60_image_models/65_training.ipynb #a25b69c8
 from ..core.artifacts import Measure
 from ..core.seeds import fixed_seed, generator_for, rng_for
 from diffrec.image_models.attribute_classifier import (

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 from tqdm.auto import tqdm
 
+# %% ../../nbs/60_image_models/68_zoo_evaluation.ipynb #8bf0b063
 from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..evaluation.attributes import ACCURACY_PARTS, variety

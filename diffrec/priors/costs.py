@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLOPE', 'PEER', 'GUIDANCE', 'MADE_UP', 'UNITS', 'RatedSheet', 'make_rated_sheet', 'cost_recipes', 'Timed',
-           'training_steps', 'untrained_priors', 'timed_training', 'history_condition', 'guided_sampler',
+           'training_steps', 'untrained_priors', 'timed_training', 'history_condition', 'one_guided_draw',
            'timed_sampling', 'unit_costs', 'measure_costs', 'median_costs', 'sheet_evaluator', 'draw_unguided',
            'evaluate_prior', 'SheetResults', 'train_and_evaluate', 'sheet_quality_rows', 'cost_and_quality_rows',
            'plot_errors_by_time', 'plot_unit_costs']
@@ -38,7 +38,7 @@ from .prior import Prior
 from .rated_pictures import PriorData
 from .recipes import PriorRecipe
 from .sampling import SamplerSettings, condition_of, sample_embeddings
-from .training import embedded, train_prior, user_errors
+from .training import embedded, fit_prior, user_errors
 from ..studies.costs import cost_ratios, cost_rows, interleaved, one_thread
 from ..training.config import FitConfig
 
@@ -168,7 +168,7 @@ def history_condition(
                         support.present)
 
 
-def guided_sampler(
+def one_guided_draw(
     prior: Prior,
     condition: Condition,
     settings: SamplerSettings,
@@ -191,9 +191,9 @@ def timed_sampling(
     with_history = history_condition(prior, sheet, users, 16, rng_for(0, "told"))
     whole = SamplerSettings(study.released_steps, "ancestral")
     part = SamplerSettings(study.together_steps, "ancestral")
-    functions = {PEER: guided_sampler(released, first, whole),
-                 f"{PEER}_together": guided_sampler(released, by_id, part),
-                 "prior": guided_sampler(prior, with_history, SamplerSettings(10))}
+    functions = {PEER: one_guided_draw(released, first, whole),
+                 f"{PEER}_together": one_guided_draw(released, by_id, part),
+                 "prior": one_guided_draw(prior, with_history, SamplerSettings(10))}
     share = study.together_steps / study.released_steps
     return Timed(functions, {PEER: 1, f"{PEER}_together": n_users * share, "prior": n_users})
 
@@ -291,7 +291,7 @@ def train_and_evaluate(
     with one_thread():
         for model, seed in tqdm(pairs, desc="trainings", disable=None):
             with Measure() as training:
-                prior, history, _ = train_prior(recipes[model], sheet.splits, sheet.table, seed)
+                prior, history, _ = fit_prior(recipes[model], sheet.splits, sheet.table, seed)
             found = evaluate_prior(prior, recipes[model], sheet, evaluator, seed, study)
             values.append(found.assign(model=model, seed=seed))
             spent[model, seed], epochs = training.cpu_seconds, history.epochs[["epoch", "valid"]]

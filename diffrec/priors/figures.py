@@ -33,7 +33,7 @@ from .training import levels_at_best, linear_errors, plot_level_curves
 # %% ../../nbs/70_priors/85_figures.ipynb #147a35be
 Panel = tuple[Mapping[str, Mapping[float, pd.DataFrame]], Mapping[str, pd.DataFrame]]   # curves and points of a panel
 
-
+# %% ../../nbs/70_priors/85_figures.ipynb #f85cfe39
 def mean_over_seeds(
     values: pd.DataFrame,         # of `evaluate_systems`
     group: str,
@@ -45,7 +45,7 @@ def mean_over_seeds(
     part = values[(values["slice"] == group) & (values["model"] == model) & guided]
     return part.groupby(["user", "metric"], as_index=False)["value"].mean()
 
-
+# %% ../../nbs/70_priors/85_figures.ipynb #e4cd0ae3
 def plot_panels(
     panels: Mapping[str, Panel],           # group -> its curves and points
     utility_name: str,                     # of the vertical axis
@@ -77,7 +77,7 @@ def plot_guidance_variants(
         panels[group] = ({study.main: curve}, points)
     return plot_panels(panels, utility_name)
 
-
+# %% ../../nbs/70_priors/85_figures.ipynb #fdee27ad
 def plot_systems(
     values: pd.DataFrame,                        # of `evaluate_systems`
     usable: Mapping[str, Sequence[float]],       # group -> guidance scales of the main prior that count
@@ -253,7 +253,7 @@ def plot_learning(
     axes[0].legend(fontsize=8)
     return figure
 
-
+# %% ../../nbs/70_priors/85_figures.ipynb #2baf0a56
 def plot_training_curves(
     curves: pd.DataFrame,    # columns epoch, valid, seed, of one model
     ax: Axes,

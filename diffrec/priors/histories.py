@@ -16,7 +16,7 @@ from torch import Tensor
 # %% ../../nbs/70_priors/10_histories.ipynb #9f6296c0
 DISLIKE, LIKE, NULL_LABEL = 0, 1, 2   # values of `Condition.scores`
 
-
+# %% ../../nbs/70_priors/10_histories.ipynb #cbe37097
 class Condition(NamedTuple):
     "Conditions of B rows."
     users: Tensor    # [B] int64 in [0, U]; U is the null user id

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
+# %% ../../nbs/70_priors/84_pictures.ipynb #facc4b9b
 from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..data.ratings import likes
@@ -73,7 +74,7 @@ class Drawer:
                   self.prepare)
         return store
 
-
+# %% ../../nbs/70_priors/84_pictures.ipynb #bf40b281
 def drawing_settings(study: Drawing) -> DrawingSettings:
     "How a study draws."
     prompts = study.prompt, study.negative_prompt
@@ -119,7 +120,7 @@ def picture_samplers(
     order = ("best_of", "score_only", "unconditional", "shuffled")
     return {**own, **plain, **{name: controls[name] for name in order}, "prompt_alone": plain["mean"]}
 
-
+# %% ../../nbs/70_priors/84_pictures.ipynb #951b3c84
 def draw_stores(
     samplers: Mapping[str, EmbeddingSampler],
     drawer: Drawer,
@@ -239,7 +240,7 @@ def plot_own_ratings(
             titles.append(f"{user}: {'liked' if wanted else 'not liked'}")
     return image_grid(np.stack(panels), titles, n_columns=2).figure
 
-
+# %% ../../nbs/70_priors/84_pictures.ipynb #90238cf4
 def plot_stores(
     stores: Mapping[str, PictureStore],
     names: Sequence[str],               # of the stores that are shown

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core.artifacts import read_json, write_json
 from ..core.seeds import rng_for
 from ..data.importers import read_frame
-from ..data.interactions import Dataset, Interactions, fingerprint, load_dataset, save_dataset
+from ..data.interactions import Dataset, Interactions, fingerprint, read_dataset, save_dataset
 from ..data.ratings import draw_epoch_rows, joined, keep_users_with_likes, split_by_pictures, split_published
 from ..data.reviews import import_flickr_aes, import_rated_pictures
 from ..image_models.embedding_tables import open_table
@@ -103,12 +103,12 @@ def read_ratings(
     "Ratings of pictures; raises an error naming what is missing or wrong, see `diffrec.data.reviews`."
     data = Path(data)
     if not data.is_file():
-        return load_dataset(data)
+        return read_dataset(data)
     if {"worker", "imagePair", "score"} <= set(read_frame(data, ())):
         return import_flickr_aes(data)
     return import_rated_pictures(data, files)
 
-
+# %% ../../nbs/70_priors/52_rated_pictures.ipynb #8ad33e95
 def open_rated_pictures(
     folder: str | Path,                   # a world, a saved data set, or a table of ratings: see `read_ratings`
     files: str | Path | None = None,      # folder of its picture files; None: those of the world
@@ -117,7 +117,7 @@ def open_rated_pictures(
     folder = Path(folder)
     if files is None and folder.is_file():
         raise ValueError(f"{folder} is a table of ratings: give the folder of its pictures too")
-    dataset = load_dataset(folder / "ratings") if files is None else read_ratings(folder, files)
+    dataset = read_dataset(folder / "ratings") if files is None else read_ratings(folder, files)
     events = joined(list(dataset.splits.values()), dataset.name)
     if files is None:
         images = load_images(folder)
@@ -146,7 +146,7 @@ def open_prior_data(
     "Read what priors are trained on."
     folder = Path(folder)
     embeddings = torch.tensor(np.asarray(open_table(folder / "embeddings").embeddings, np.float32))
-    return PriorData(load_dataset(folder / "ratings").splits, embeddings, read_json(folder / "sources.json"))
+    return PriorData(read_dataset(folder / "ratings").splits, embeddings, read_json(folder / "sources.json"))
 
 
 def prepare_prior_data(

@@ -56,7 +56,7 @@ def picture_steps(
              "work": f"outputs/{name}", "out": out}
     return [world, trained, Step("30_generate_images", f"{out}/report.ipynb", drawn, (trained.output,))]
 
-
+# %% ../../nbs/70_priors/90_reports.ipynb #41d7f4ca
 def _quick_pictures(name: str) -> list[Step]:
     "The same with a toy zoo and the toy world."
     folder = f"outputs/{name}-quick"

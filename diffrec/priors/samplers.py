@@ -37,7 +37,7 @@ def _support_of(known: RatedPictures, users: np.ndarray, n_support: int, seed: i
 
     return padded("items"), padded("ratings").float(), padded("present")
 
-
+# %% ../../nbs/70_priors/66_samplers.ipynb #03fd1e48
 def draw_prior(
     prior: Prior,
     known: RatedPictures,                  # ratings that a condition may hold

@@ -125,7 +125,7 @@ def branch_predictor(
 # %% ../../nbs/70_priors/24_sampling.ipynb #19c64643
 UNIT_KINDS = ("scale", "whiten")   # kinds of whitening that give each dimension standard deviation 1: `clip` applies
 
-
+# %% ../../nbs/70_priors/24_sampling.ipynb #cf901b08
 @torch.no_grad()
 def sample_embeddings(
     prior: Prior,

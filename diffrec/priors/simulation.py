@@ -18,7 +18,7 @@ from ..data.interactions import Interactions
 from ..data.splits import split_item_disjoint
 from ..evaluation.image_sets import neighbour_metrics, retrieve
 from ..evaluation.inference import Estimate, bootstrap, percentile_interval, seed_weights
-from ..world.drawing import attribute_codes, draw, sample_placements
+from ..world.drawing import attribute_codes, render, sample_placements
 
 # %% ../../nbs/70_priors/76_simulation.ipynb #77aa2b8f
 PICTURE_KINDS = [(shape, hue, "plain", "white") for shape in ("heart", "square") for hue in ("red", "blue")]
@@ -69,7 +69,7 @@ def simulate(
     "Draw pictures, and a rating of every picture by every user."
     rng = rng_for(seed, "simulated pictures")
     kinds = rng.permutation(np.arange(n_pictures) % len(PICTURE_KINDS))
-    pixels = draw(attribute_codes(PICTURE_KINDS)[kinds], sample_placements(n_pictures, rng), size)
+    pixels = render(attribute_codes(PICTURE_KINDS)[kinds], sample_placements(n_pictures, rng), size)
     uniform = rng_for(seed, "simulated likes").random((len(PICTURE_KINDS), n_pictures))
     likes = uniform < like_probabilities()[:, kinds]
     users, pictures = np.indices(likes.shape).reshape(2, -1)

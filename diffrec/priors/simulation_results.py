@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARKERS', 'sampler_rows', 'controls_in', 'control_rows', 'simulation_rows', 'sampler_table', 'control_table',
-           'plot_precision_coverage', 'nearest_test_pictures', 'plot_nearest_pictures', 'plot_errors_by_epoch']
+           'plot_precision_coverage', 'nearest_test_pictures', 'plot_nearest_test_pictures', 'plot_errors_by_epoch']
 
 # %% ../../nbs/70_priors/79_simulation_results.ipynb #71bece79
 from collections.abc import Mapping
@@ -189,7 +189,7 @@ def nearest_test_pictures(
     return test[(unit_rows(drawn - centre, "drawn") @ directions.T).argmax(1)]
 
 
-def plot_nearest_pictures(
+def plot_nearest_test_pictures(
     first: Mapping[tuple[str, float | None], np.ndarray],   # of `DrawnValues`
     simulated: Simulated,
     study: SimulationStudy,

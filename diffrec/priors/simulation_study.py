@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['USERS', 'POPULATION', 'Simulated', 'encode_simulation', 'train_simulated', 'simulation_curves', 'trained_hashes',
-           'draw_pictures', 'in_random_order', 'controls_without_prior', 'simulation_verifier', 'prior_sampler',
+           'draw_pictures', 'in_random_order', 'controls_without_prior', 'simulation_verifier', 'simulated_sampler',
            'guided_controls', 'samplers_of_training', 'DrawnValues', 'draw_and_evaluate']
 
 # %% ../../nbs/70_priors/77_simulation_study.ipynb #44a693fd
@@ -145,7 +145,7 @@ def simulation_verifier(
 POPULATION = "prior_population"   # the model without users
 
 
-def prior_sampler(
+def simulated_sampler(
     prior: Prior,
     simulated: Simulated,
     study: SimulationStudy,
@@ -167,9 +167,9 @@ def guided_controls(
     seed: int,
 ) -> dict[str, EmbeddingSampler]:
     "The controls of a prior at one guidance scale."
-    impersonal = prior_sampler(prior, simulated, study, 0., scale)
+    impersonal = simulated_sampler(prior, simulated, study, 0., scale)
     best = draw_best(impersonal, verifier.predict, study.n_tries)
-    personal = prior_sampler(prior, simulated, study, scale, scale)
+    personal = simulated_sampler(prior, simulated, study, scale, scale)
     return {"best_of": in_random_order(best, "best_of"), "score_only": impersonal,
             "shuffled": shuffled_draws(personal, USERS, rng_for(seed, "round"))}
 
@@ -185,8 +185,8 @@ def samplers_of_training(
     main, samplers = priors[study.models[0]], {}
     for model, prior in priors.items():
         for scale in study.guidance_scales[:1 if model == POPULATION else None]:
-            samplers[model, scale] = prior_sampler(prior, simulated, study, scale, scale)
-    unguided = controls_without_prior(simulated) | {"unconditional": prior_sampler(main, simulated, study, 0., 0.)}
+            samplers[model, scale] = simulated_sampler(prior, simulated, study, scale, scale)
+    unguided = controls_without_prior(simulated) | {"unconditional": simulated_sampler(main, simulated, study, 0., 0.)}
     samplers |= {(control, None): sampler for control, sampler in unguided.items()}
     for scale in study.compared_scales:
         beside = guided_controls(main, simulated, study, verifier, scale, seed)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INITIAL_SEEDS', 'PRIORS', 'embedded', 'EmbeddedBatches', 'EmbeddedEpoch', 'FixedValidation', 'fixed_validation',
-           'validation_errors', 'linear_errors', 'errors_by_level', 'LossByNoise', 'Learned', 'train_prior',
+           'validation_errors', 'linear_errors', 'errors_by_level', 'LossByNoise', 'Learned', 'fit_prior',
            'ErrorSettings', 'user_errors', 'levels_at_best', 'plot_level_curves']
 
 # %% ../../nbs/70_priors/56_training.ipynb #8fad558c
@@ -118,7 +118,7 @@ def validation_errors(
 
     return torch.cat([errors_of(rows) for rows in torch.arange(len(times)).split(batch_size)])
 
-# %% ../../nbs/70_priors/56_training.ipynb #57bc63a8
+# %% ../../nbs/70_priors/56_training.ipynb #c6dabc23
 def linear_errors(
     variances: Tensor,     # [D] of whitened embeddings
     log_snr: np.ndarray,   # [L]
@@ -127,7 +127,7 @@ def linear_errors(
     v = variances.double().numpy()[None]
     return (v / (1 + v * np.exp(np.asarray(log_snr, np.float64))[:, None])).mean(1)
 
-
+# %% ../../nbs/70_priors/56_training.ipynb #57bc63a8
 def errors_by_level(
     errors: Tensor,        # [N] from `validation_errors`
     inputs: FixedValidation,
@@ -185,7 +185,7 @@ class Learned(NamedTuple):
 INITIAL_SEEDS = {"diffusion": "initial taste prior", "released": "initial released prior"}   # names of random streams
 
 # %% ../../nbs/70_priors/56_training.ipynb #1fb5503c
-def train_prior(
+def fit_prior(
     recipe: PriorRecipe,
     splits: dict[str, Interactions],   # "train" and "valid", with values
     table: Tensor,                     # [I, D] embeddings as the encoder gives them
@@ -232,7 +232,7 @@ def user_errors(
 # %% ../../nbs/70_priors/56_training.ipynb #558371ea
 def _train(recipe: PriorRecipe, data: PriorData, seed: int, folder: Path, record: dict[str, Any]) -> pd.DataFrame:
     "Train one prior and write it; see `Family.train`."
-    prior, history, levels = train_prior(recipe, data.splits, data.embeddings, seed, log_folder(folder, record))
+    prior, history, levels = fit_prior(recipe, data.splits, data.embeddings, seed, log_folder(folder, record))
     write_table(folder / "levels.parquet", levels)
     support = {"max_support": recipe.max_support, "threshold": recipe.threshold}
     averaged = recipe.fit.ema_decay is not None

@@ -84,7 +84,7 @@ class EmbeddingStatistics(NamedTuple):
 # %% ../../nbs/70_priors/32_verifier.ipynb #907be4b5
 LIKE_RATE_SHRINKAGE = 5.   # kappa: ratings at which a user's own share of likes counts as much as that of all users
 
-
+# %% ../../nbs/70_priors/32_verifier.ipynb #cbdfc39e
 class RatingSums(nn.Module):
     "Sums over the ratings of each user; buffers, not parameters."
 

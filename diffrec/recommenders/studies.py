@@ -20,12 +20,12 @@ from tqdm.auto import tqdm
 
 from ..core.artifacts import Measure, read_json, result_rows, run_record, write_json, write_rows, write_table
 from ..core.seeds import rng_for
-from ..data.interactions import Dataset, as_likes, fingerprint, is_explicit, load_dataset, save_dataset
+from ..data.interactions import Dataset, as_likes, fingerprint, is_explicit, read_dataset, save_dataset
 from ..evaluation.protocol import evaluate_ranking, evaluate_rating
 from ..evaluation.summary import share_of_ceiling, summarise_ranking, summarise_rating
 from .presets import RecommenderStudy
 from .recipes import RecommenderRecipe
-from .training import SELECTIONS, RankingSettings, load
+from .training import SELECTIONS, RankingSettings, load_trained
 from ..studies.presets import with_changes
 from ..studies.recipe import Family
 from ..studies.trials import evaluate_or_find, train_all
@@ -69,11 +69,11 @@ def open_events(
     out: Path,                   # of the study; labels that are made from ratings go to out/labels
 ) -> tuple[Dataset, Path]:       # the data set, and the folder that holds it
     "Events, labels, or labels made from ratings."
-    dataset = load_dataset(folder)
+    dataset = read_dataset(folder)
     if not is_explicit(dataset) or dataset.train.values.max() <= 1:
         return dataset, folder
     labels = as_likes(dataset, like_at_least)
-    if not (out / "labels" / "card.json").exists() or fingerprint(load_dataset(out / "labels")) != fingerprint(labels):
+    if not (out / "labels" / "card.json").exists() or fingerprint(read_dataset(out / "labels")) != fingerprint(labels):
         save_dataset(labels, out / "labels")
     return labels, out / "labels"
 
@@ -254,7 +254,7 @@ def label_predictions(
     frames = []
     for entry in tqdm(trained, desc="models", disable=None):
         for selection in SELECTIONS:
-            model = load(Path(out) / "models" / entry["folder"], dataset, selection)
+            model = load_trained(Path(out) / "models" / entry["folder"], dataset, selection)
             found = evaluate_rating(model.pair_scores, dataset, split)
             frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64"),
                                        selection=selection))

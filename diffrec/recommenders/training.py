@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SELECTIONS', 'Selected', 'EVALUATED_BY', 'ALWAYS_USED', 'RECOMMENDERS', 'selection_metric', 'score_pairs',
-           'RecommenderParts', 'learn', 'choose', 'train_recommender', 'load_recommender', 'load', 'RankingSettings',
-           'evaluate_recommender', 'recommender_family']
+           'RecommenderParts', 'learn', 'choose', 'train_recommender', 'load_recommender', 'load_trained',
+           'RankingSettings', 'evaluate_recommender', 'recommender_family']
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #73dffc65
 import itertools
@@ -25,7 +25,7 @@ from ..core.contracts import ScoringModel
 from ..core.seeds import fixed_seed
 from ..data.batches import LabelledBatches, TripletBatches
 from ..data.graphs import bipartite_adjacency, item_similarity, knn_graph
-from ..data.interactions import Dataset, fingerprint, is_explicit, load_dataset
+from ..data.interactions import Dataset, fingerprint, is_explicit, read_dataset
 from ..evaluation.protocol import evaluate_lists, evaluated_users, seen_matrix
 from ..evaluation.ranking import coverage_at_k, mean_over_users, recall_at_k, top_k
 from ..evaluation.rating import auc
@@ -138,7 +138,7 @@ def choose(
 # %% ../../nbs/40_recommenders/55_training.ipynb #20ae85a7
 def train_recommender(
     parts: RecommenderParts,
-    home: str,                   # of the family, so that `load` finds it
+    home: str,                   # of the family, so that `load_trained` finds it
     recipe: RecommenderRecipe,
     dataset: Dataset,            # with splits train, valid and test
     seed: int,
@@ -185,7 +185,7 @@ def _read_selection(folder: str | Path, selection: str) -> tuple[dict, dict]:
     return read_weights(path)
 
 
-def load(
+def load_trained(
     folder: str | Path,          # written by a training of any family of recommenders
     dataset: Dataset,            # the data set it was trained on
     selection: str = "valid",    # "valid", or "test_best" (leaks)
@@ -245,7 +245,7 @@ def recommender_family(
     def definitions(recipe: Recipe) -> tuple:
         return (*ALWAYS_USED, parts.network(recipe).kind, *parts.definitions(recipe))
 
-    return Family(home, recipes, definitions, load_dataset, fingerprint, partial(train_recommender, parts, home),
+    return Family(home, recipes, definitions, read_dataset, fingerprint, partial(train_recommender, parts, home),
                   partial(evaluate_recommender, parts), EVALUATED_BY, partial(load_recommender, parts))
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HUES', 'BACKGROUNDS', 'SHAPES', 'PATTERNS', 'ATTRIBUTES', 'STAR_WAIST', 'HEART', 'DISTANCES', 'CENTRED', 'SIZES',
            'RIM', 'TINT', 'PERIOD', 'DOT', 'attribute_codes', 'attribute_names', 'check_codes', 'coverage',
-           'sample_placements', 'check_placements', 'silhouettes', 'draw', 'contact_sheet']
+           'sample_placements', 'check_placements', 'silhouettes', 'render', 'contact_sheet']
 
 # %% ../../nbs/10_world/10_drawing.ipynb #c9cdf118
 from collections.abc import Callable, Iterable, Sequence
@@ -203,7 +203,7 @@ def _pattern_distances(patterns: np.ndarray, x: np.ndarray, y: np.ndarray) -> np
     return distance
 
 # %% ../../nbs/10_world/10_drawing.ipynb #f2546335
-def draw(
+def render(
     attributes: np.ndarray,                # [N, 4] codes of shape, hue, pattern, background
     placements: np.ndarray | None = None,  # [N, 4] radius, rotation, x, y; all `CENTRED` if None
     size: int = 64,                        # pixels S along the side, 32 to 256

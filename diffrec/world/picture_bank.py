@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.seeds import rng_for
 from .captions import DESCRIPTIONS, TITLES, fill_wordings
-from .drawing import ATTRIBUTES, draw, sample_placements
+from .drawing import ATTRIBUTES, render, sample_placements
 from .population import ITEM_KINDS
 
 # %% ../../nbs/10_world/70_picture_bank.ipynb #6cd5afa3
@@ -50,7 +50,7 @@ def make_bank(
     kinds, name = (HELD_OUT_KINDS, "held-out") if held_out else (TRAIN_KINDS, "training")
     attributes = kinds[rng_for(seed, f"kinds of {name} pictures").integers(0, len(kinds), count)]
     placements = sample_placements(count, rng_for(seed, f"placements of {name} pictures"))
-    return PictureBank(attributes, placements, draw(attributes, placements, size))
+    return PictureBank(attributes, placements, render(attributes, placements, size))
 
 # %% ../../nbs/10_world/70_picture_bank.ipynb #dbbf59b8
 PHRASES = (

@@ -108,7 +108,7 @@ def command_steps(
     options: argparse.Namespace,  # of the command line
     root: Path,                   # the project
 ) -> list[Step]:
-    "The steps of `diffrec train` or `diffrec evaluate`; raises `ValueError` for a preset, setting or option that is wrong."
+    "The steps of `diffrec train` or `diffrec evaluate`; raises `ValueError` naming a wrong setting or option."
     study, changes = study_of(system, work, options)
     run = check_options(system, work, system.train if work == "train" else system.evaluate(study), options)
     given = {name: from_root(name, getattr(options, name), root) for name in ("data", "pictures")}
@@ -130,7 +130,8 @@ def _study_options(command: argparse.ArgumentParser) -> None:
         help="train this model and its control instead of the preset's; may be repeated")
     add("--set", action="append", dest="changes", metavar="KEY=VALUE",
         help="change a setting of the preset; may be repeated")
-    add("--data", default="", help="folder of a prepared data set, or a table of rated pictures (default: the preset's own)")
+    add("--data", default="",
+        help="folder of a prepared data set, or a table of rated pictures (default: the preset's own)")
     add("--pictures", default="", help="folder of picture files, for rated pictures")
     add("--out", default="", help="where everything goes (default: outputs/FAMILY/PRESET)")
     add("--device", default="", help="cpu, cuda, mps")

@@ -52,7 +52,7 @@ SLOW = {"diffmm": {"diffmm_faithful": 3},
 
 
 def graph_study(
-    settings: str,       # a key of `recipes.RECIPES`
+    dataset: str,        # it is made for
     system: str,         # "diffmm" or "genrec"
     n_seeds: int,
     slow: bool = True,   # fewer seeds for models that take long
@@ -62,17 +62,18 @@ def graph_study(
     models = (*forms, *dict.fromkeys(control_name(form, kind) for form in forms for kind in CONTROL_KINDS))
     rivals = [{form: control_name(form, kind) for form in forms} for kind in CONTROL_KINDS if kind != "observed"]
     rivals += [{f"{system}_fast": f"{system}_faithful"}, {system: forms[-2]}]
-    return RecommenderStudy(settings, models, tuple(range(n_seeds)), SLOW[system] if slow else {},
-                            rivals=tuple(rivals), **GRAPH_LISTS)
+    return RecommenderStudy(f"{dataset}-{system}", models, tuple(range(n_seeds)), SLOW[system] if slow else {},
+                            rivals=tuple(rivals), dataset=dataset, **GRAPH_LISTS)
 
 # %% ../../nbs/50_graph_diffusion/51_presets.ipynb #01757b29
 def ablation_study(
-    settings: str,       # a key of `recipes.RECIPES`
+    dataset: str,        # it is made for
     system: str,         # "diffmm" or "genrec"
 ) -> RecommenderStudy:
     "A corrected form beside itself with one setting changed."
     changed = tuple(f"{system}_{name}" for name in ABLATIONS[system])
-    return RecommenderStudy(settings, (system, *changed), rivals=(dict.fromkeys(changed, system),), **GRAPH_LISTS)
+    rivals = (dict.fromkeys(changed, system),)
+    return RecommenderStudy(f"{dataset}-{system}", (system, *changed), rivals=rivals, dataset=dataset, **GRAPH_LISTS)
 
 # %% ../../nbs/50_graph_diffusion/51_presets.ipynb #8827ec24
 PRESETS: dict[str, RecommenderStudy] = {
@@ -80,7 +81,7 @@ PRESETS: dict[str, RecommenderStudy] = {
                                    rivals=({"diffmm": "diffmm_none"},), **GRAPH_LISTS),
     "toy-genrec": RecommenderStudy("toy-genrec", ("genrec", "genrec_none", "genrec_observed"),
                                    rivals=({"genrec": "genrec_none"},), **GRAPH_LISTS),
-    **{f"toy-{system}-all": graph_study(f"toy-{system}", system, 1, slow=False) for system in FORMS},
-    **{f"{dataset}-{system}": graph_study(f"{dataset}-{system}", system, 5)
+    **{f"toy-{system}-all": graph_study("toy", system, 1, slow=False) for system in FORMS},
+    **{f"{dataset}-{system}": graph_study(dataset, system, 5)
        for dataset in ("tiktok", "baby", "sports") for system in FORMS},
-    **{f"tiktok-{system}-ablations": ablation_study(f"tiktok-{system}", system) for system in FORMS}}
+    **{f"tiktok-{system}-ablations": ablation_study("tiktok", system) for system in FORMS}}

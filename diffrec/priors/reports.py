@@ -25,7 +25,7 @@ def train_step(
     parameters = {"preset": preset, "data": world.parameters["out"], "out": out, "n_workers": 1}
     return Step("23_train_prior", f"{out}/23_train_prior.ipynb", parameters, (world.output,))
 
-
+# %% ../../nbs/70_priors/90_reports.ipynb #4ece64c1
 def world_prior_steps(
     quick: bool,     # the toy world, one seed
 ) -> list[Step]:
@@ -110,8 +110,8 @@ def preset_world(
     worlds = {"toy": world_step("outputs/toy", "toy"), "demo": world_step("outputs/world"),
               "world": world_step("outputs/world_prior", "gallery", 1)}
     if preset not in worlds:
-        raise ValueError(f"preset {preset!r} needs rated pictures: give --data (a table of ratings, or a saved data set) "
-                         "and --pictures (the folder of the files)")
+        raise ValueError(f"preset {preset!r} needs rated pictures: give --data (a table of ratings, or a saved "
+                         "data set) and --pictures (the folder of the files)")
     return [worlds[preset]], worlds[preset].parameters["out"]
 
 # %% ../../nbs/70_priors/90_reports.ipynb #41496e00

@@ -31,6 +31,7 @@ class RecommenderStudy:
     rivals: tuple[dict[str, str], ...] = ()                   # further comparisons, each model -> another
     n_resamples: int = 2000                                   # of the bootstrap
     resampling_seed: int = 0
+    dataset: str = "toy"                                      # it is made for: "toy", "world", "tiktok", "ml-1m", ...
 
     def __post_init__(self):
         for name in ("models", "seeds", "ks", "metrics", "slices"):
@@ -59,8 +60,9 @@ PRESETS: dict[str, RecommenderStudy] = {
     "toy-ranking": RecommenderStudy("toy", RANKING, rivals=RANKING_RIVALS),
     "toy-ratings": RecommenderStudy("toy", RATING, rivals=RATING_RIVALS, **LABEL_EVALUATION),
     "toy-multimodal": RecommenderStudy("toy-multimodal", MULTIMODAL, **GRAPH_LISTS),
-    "world": RecommenderStudy("world", RANKING, (0, 1, 2), rivals=RANKING_RIVALS),
-    "world-ratings": RecommenderStudy("world-ratings", RATING, (0, 1, 2), rivals=RATING_RIVALS, **LABEL_EVALUATION),
-    "tiktok": RecommenderStudy("tiktok", RANKING, (0, 1, 2, 3, 4), rivals=RANKING_RIVALS),
-    "tiktok-multimodal": RecommenderStudy("tiktok", MULTIMODAL, (0, 1, 2, 3, 4), **GRAPH_LISTS),
-    "ml-1m": RecommenderStudy("ml-1m", RATING, (0, 1, 2, 3), rivals=RATING_RIVALS, **LABEL_EVALUATION)}
+    "world": RecommenderStudy("world", RANKING, (0, 1, 2), rivals=RANKING_RIVALS, dataset="world"),
+    "world-ratings": RecommenderStudy("world-ratings", RATING, (0, 1, 2), rivals=RATING_RIVALS, dataset="world",
+                                      **LABEL_EVALUATION),
+    "tiktok": RecommenderStudy("tiktok", RANKING, (0, 1, 2, 3, 4), rivals=RANKING_RIVALS, dataset="tiktok"),
+    "tiktok-multimodal": RecommenderStudy("tiktok", MULTIMODAL, (0, 1, 2, 3, 4), dataset="tiktok", **GRAPH_LISTS),
+    "ml-1m": RecommenderStudy("ml-1m", RATING, (0, 1, 2, 3), rivals=RATING_RIVALS, dataset="ml-1m", **LABEL_EVALUATION)}

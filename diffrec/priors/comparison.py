@@ -124,7 +124,7 @@ def users_with_likes(
     held_out = [ratings.splits[part] for part in ("test", "unseen") if part in ratings.splits]
     return np.unique(np.concatenate([part.users[likes(part)] for part in held_out]))
 
-
+# %% ../../nbs/70_priors/68_comparison.ipynb #c643cff2
 def open_comparison(
     root: Path,                   # the project
     data: str | Path,             # what the priors were trained on, relative to it
@@ -151,7 +151,8 @@ def describe_groups(
 ) -> pd.DataFrame:        # indexed by group: users, likes
     "How many users each group has, and the mean number of likes that their conditions hold."
     counts = liked_counts(comparison.conditions)
-    rows = {group: {"users": len(users), "likes each": counts[users].mean()} for group, users in comparison.groups.items()}
+    rows = {group: {"users": len(users), "likes each": counts[users].mean()}
+            for group, users in comparison.groups.items()}
     return pd.DataFrame(rows).T.round(1)
 
 # %% ../../nbs/70_priors/68_comparison.ipynb #e425982a

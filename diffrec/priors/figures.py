@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Panel', 'mean_over_seeds', 'plot_panels', 'plot_guidance_variants', 'plot_systems', 'plot_verifier_reliability',
            'plot_uplifts', 'plot_support_sizes', 'kept_share_table', 'nearest_rows', 'plot_nearest_pictures',
-           'plot_map', 'plot_learning', 'plot_training_curves']
+           'plot_map', 'plot_training_curves', 'plot_learning']
 
 # %% ../../nbs/70_priors/85_figures.ipynb #f6555820
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,11 @@ from ..evaluation.calibration import reliability_table
 from ..figures.curves import image_grid
 from ..figures.results import plot_reliability
 from .comparison import Comparison
-from .draw_analyses import Uplift, label_of, support_guidances
+from .draw_analyses import UpliftResamples, label_of, support_guidances
 from .evaluation import Draws
 from .evaluation_by_truth import plot_utility_coverage
 from .presets import PriorEvaluation
 from .training import levels_at_best, linear_errors, plot_level_curves
-
-# %% ../../nbs/70_priors/85_figures.ipynb #147a35be
-Panel = tuple[Mapping[str, Mapping[float, pd.DataFrame]], Mapping[str, pd.DataFrame]]   # curves and points of a panel
 
 # %% ../../nbs/70_priors/85_figures.ipynb #f85cfe39
 def mean_over_seeds(
@@ -44,6 +41,9 @@ def mean_over_seeds(
     guided = values["guidance_scale"].isna() if scale is None else values["guidance_scale"].eq(scale)
     part = values[(values["slice"] == group) & (values["model"] == model) & guided]
     return part.groupby(["user", "metric"], as_index=False)["value"].mean()
+
+# %% ../../nbs/70_priors/85_figures.ipynb #147a35be
+Panel = tuple[Mapping[str, Mapping[float, pd.DataFrame]], Mapping[str, pd.DataFrame]]   # curves and points of a panel
 
 # %% ../../nbs/70_priors/85_figures.ipynb #e4cd0ae3
 def plot_panels(
@@ -106,10 +106,10 @@ def plot_verifier_reliability(
 
 # %% ../../nbs/70_priors/85_figures.ipynb #07e05527
 def plot_uplifts(
-    uplifts: Mapping[tuple[str, str, str], Uplift],   # of `personal_uplifts`
+    uplifts: Mapping[tuple[str, str, str], UpliftResamples],   # of `personal_uplifts`
     groups: Sequence[str],
     study: PriorEvaluation,
-    evaluators: Sequence[str],                        # a panel each, e.g. "truth" and "verifier"
+    evaluators: Sequence[str],                                 # a panel each, e.g. "truth" and "verifier"
 ) -> Figure:
     "Relative uplift of own draws against the guidance scale."
     scales = np.array(study.guidance_scales)
@@ -168,7 +168,7 @@ def plot_support_sizes(
     _plot_kept_shares(shares, study, axes[1])
     return figure
 
-
+# %% ../../nbs/70_priors/85_figures.ipynb #07185c3a
 def kept_share_table(
     shares: pd.DataFrame,                 # of `kept_share_rows`
     study: PriorEvaluation,
@@ -190,7 +190,7 @@ def nearest_rows(
     "The row of the catalogue nearest to each vector."
     return ((catalogue**2).sum(1) - 2 * vectors @ catalogue.T).argmin(1)
 
-
+# %% ../../nbs/70_priors/85_figures.ipynb #23082e07
 def plot_nearest_pictures(
     draws: Draws,
     comparison: Comparison,
@@ -230,6 +230,17 @@ def plot_map(
     ax.legend(loc="upper right")
     return figure
 
+# %% ../../nbs/70_priors/85_figures.ipynb #2baf0a56
+def plot_training_curves(
+    curves: pd.DataFrame,    # columns epoch, valid, seed, of one model
+    ax: Axes,
+    color: str,
+    label: str,
+) -> None:
+    "The validation error of each training of a model."
+    for place, (_, curve) in enumerate(curves.dropna(subset="valid").groupby("seed")):
+        ax.plot(curve["epoch"], -curve["valid"], color=color, label=label if place == 0 else None)
+
 # %% ../../nbs/70_priors/85_figures.ipynb #6d5619a4
 def plot_learning(
     curves: pd.DataFrame,            # columns epoch, valid, model, seed
@@ -252,14 +263,3 @@ def plot_learning(
     axes[2].set(xlabel="log-SNR (left: noise)", ylabel="error of the clean vector")
     axes[0].legend(fontsize=8)
     return figure
-
-# %% ../../nbs/70_priors/85_figures.ipynb #2baf0a56
-def plot_training_curves(
-    curves: pd.DataFrame,    # columns epoch, valid, seed, of one model
-    ax: Axes,
-    color: str,
-    label: str,
-) -> None:
-    "The validation error of each training of a model."
-    for place, (_, curve) in enumerate(curves.dropna(subset="valid").groupby("seed")):
-        ax.plot(curve["epoch"], -curve["valid"], color=color, label=label if place == 0 else None)

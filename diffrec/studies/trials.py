@@ -58,8 +58,9 @@ def write_trial(
     index = [name for name in trial.values.columns if name not in ("metric", "k", "value")]
     rows = trial.values.astype({name: str for name in trial.values.columns if trial.values[name].dtype == "category"})
     rows["name"] = rows["metric"] + "@" + rows["k"].astype(str)
-    order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())    # as the rows came; they are read in this order
-    wide = rows.pivot(index=index, columns="name", values="value").loc[order, rows["name"].unique()].reset_index()
+    order = rows[index].drop_duplicates()                              # as the rows came; they are read in this order
+    table = rows.pivot(index=index, columns="name", values="value").reset_index()
+    wide = order.merge(table, on=index, how="left")[[*index, *rows["name"].unique()]]
     header = {"made_from": record, "evaluated": evaluated, "facts": trial.facts,
               "epochs": _as_json(trial.epochs)}
     table = pa.Table.from_pandas(wide.astype({"user": np.int32}), preserve_index=False)

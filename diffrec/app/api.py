@@ -84,13 +84,20 @@ def load(
     return load_prior_model(folder)
 
 # %% ../../nbs/90_app/20_api.ipynb #d052277f
+def _ask(model: Any, what: str, kind: str) -> Any:
+    "A method of a model; raises `TypeError` naming what kind of model has it."
+    if not hasattr(model, what):
+        raise TypeError(f"{what} needs {kind}, got a {type(model).__name__}")
+    return getattr(model, what)
+
+
 def recommend(
     model: Recommender,           # from `train` or `load`
     users: Sequence[str | int],   # ids
     k: int = 10,                  # items of each user
 ) -> pd.DataFrame:                # columns user, rank, item, title (if there are titles), score
     "The best items of each user, without those of their training events."
-    return model.recommend(users, k)
+    return _ask(model, "recommend", "a recommender")(users, k)
 
 
 def evaluate(
@@ -99,7 +106,7 @@ def evaluate(
     k: int = 20,
 ) -> pd.Series:                   # metric -> mean over users
     "Recall, NDCG and precision at k of a split; AUC and UAUC where there are labels."
-    return model.evaluate(split, k)
+    return _ask(model, "evaluate", "a recommender")(split, k)
 
 
 def draw(
@@ -109,4 +116,4 @@ def draw(
     **options: Any,               # see `app.pictures.PriorModel.draw`
 ) -> "dict[str, list[Image]]":    # user -> pictures
     "Pictures that each user would like."
-    return model.draw(users, n, **options)
+    return _ask(model, "draw", "a prior")(users, n, **options)

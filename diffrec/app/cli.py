@@ -32,7 +32,7 @@ def _found(kind: str, name: str, known: dict[str, Any]) -> Any:
     if name in known:
         return known[name]
     near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ValueError(f"unknown {kind} {name!r}{hint} Known are {', '.join(known)}")
 
 
@@ -114,6 +114,8 @@ def command_steps(
     given = {name: from_root(name, getattr(options, name), root) for name in ("data", "pictures")}
     prepared, data = ([], given["data"]) if given["data"] else system.prepare(options.preset, study)
     out = options.out or f"outputs/{system.name}/{options.preset}"
+    if work == "evaluate" and not (root / out).exists():
+        raise FileNotFoundError(f"there is no {out}; first: diffrec train {system.name} --preset {options.preset}")
     given |= {"data": data, "out": out, "device": options.device, "n_workers": 1}
     parameters = {"preset": options.preset, "changes": changes, **run.parameters(out, options.preset)}
     parameters |= {name: given[name] for name in run.options if given[name]}
@@ -199,10 +201,8 @@ def run_command(options: argparse.Namespace) -> str:
 # %% ../../nbs/90_app/90_cli.ipynb #f8ebb308
 def _line(error: Exception, code: int) -> int:
     "Print an error as one line, with its notes behind it."
-    text = str(error).strip().splitlines()
-    kind = getattr(error, "ename", "") and f"{error.ename}: {error.evalue}".strip().splitlines()[0]
-    first = kind or (text[0] if text else type(error).__name__)
-    print(f"diffrec: {first}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
+    text = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else str(error) or type(error).__name__
+    print(f"diffrec: {text.strip()}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
     return code
 
 

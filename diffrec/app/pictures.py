@@ -33,13 +33,16 @@ from ..studies.presets import with_changes
 from ..studies.trials import train_once
 
 # %% ../../nbs/90_app/15_pictures.ipynb #4830700d
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PriorModel:
     "A trained prior with its data: users by id, pictures out."
     folder: Path          # of the training
     data: PriorData       # ratings and embeddings
     ratings: Dataset      # the same ratings, with ids
     prior: Prior
+
+    def __repr__(self) -> str:
+        return f"PriorModel({self.folder}, trained on {self.ratings.name})"
 
     def embeddings(
         self,
@@ -115,7 +118,8 @@ def load_prior_model(
 ) -> PriorModel:
     "A trained prior with the data beside it; raises `FileNotFoundError` naming what is missing."
     folder = Path(folder)
-    data = folder.parents[2] / "data"
+    by_command = folder.parents[1]                            # `diffrec train priors` writes its data there
+    data = by_command if (by_command / "sources.json").exists() else folder.parents[2] / "data"
     for path in (folder / "prior.safetensors", data / "sources.json"):
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there: {folder} is no folder of a trained prior")

@@ -44,13 +44,16 @@ def rows_of_ids(
     return at
 
 # %% ../../nbs/90_app/10_recommender.ipynb #82d467b9
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
     "A trained model with its data set: users and items by id."
     folder: Path              # of the training
     data: Dataset
     model: ScoringModel       # in evaluation mode
     recipe: Mapping[str, Any]  # what it was trained from, as recorded
+
+    def __repr__(self) -> str:
+        return f"Recommender({self.folder}, trained on {self.data.name})"
 
     def recommend(
         self,

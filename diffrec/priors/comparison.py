@@ -56,7 +56,8 @@ def user_groups(
     if among is not None:
         groups = {name: np.intersect1d(users, among) for name, users in groups.items()}
     if empty := [name for name, users in groups.items() if not len(users)]:
-        raise ValueError(f"no user is in the group {empty[0]!r}; users have {counts.min()} to {counts.max()} likes")
+        raise ValueError(f"no user is in the group {empty[0]!r}; users have {counts.min()} to {counts.max()} likes; "
+                         f"change the setting `few`, for example to {int(np.median(counts))}")
     return {name: np.sort(rng.permutation(users)[:n_most]) for name, users in groups.items()}
 
 # %% ../../nbs/70_priors/68_comparison.ipynb #4bc5c11d

@@ -20,7 +20,7 @@ from ..data.interactions import Interactions
 from ..data.ratings import joined, likes
 from ..evaluation.image_sets import neighbour_radii, unit_rows
 from .evaluation_by_truth import LikeTables
-from .verifier_training import NCF
+from .verifier_training import NCF, fit_ncf
 
 # %% ../../nbs/70_priors/72_evaluation_by_ratings.ipynb #9da4a12e
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,7 @@ def ratings_evaluator(
 ) -> tuple[RatingsEvaluator, NCF]:        # and its verifier
     "Train an evaluator, from the test ratings alone; its pool and its likes are those of the test."
     held = joined([splits[name] for name in HELD_OUT if name in splits], "held out")
-    verifier = NCF(**settings)
-    verifier.fit(held.users, table, likes(held), items=held.items, n_users=held.n_users, device=device)
+    verifier = fit_ncf(settings, held.users, table, likes(held), held.items, held.n_users, device)
     pictures, mask = np.unique(held.items), likes(held)
     rows = pd.Series(np.searchsorted(pictures, held.items[mask])).groupby(held.users[mask])
     pool = table[pictures]

@@ -40,7 +40,7 @@ from .presets import Drawing
 from .prior import Prior
 from .samplers import draw_prior, prior_controls
 from .sampling import SamplerSettings
-from .verifier_training import NCF, NCFTraining
+from .verifier_training import NCF, NCFTraining, fit_ncf
 
 # %% ../../nbs/70_priors/84_pictures.ipynb #bf40b281
 def drawing_settings(study: Drawing) -> DrawingSettings:
@@ -89,8 +89,7 @@ def chooser_settings(study: Drawing) -> dict[str, Any]:
 def fit_chooser(comparison: Comparison, study: Drawing, device: str = "auto") -> NCF:
     "A verifier of the training ratings, with the support ratings of unseen users added."
     train, table, support = comparison.train, comparison.embeddings, comparison.support
-    verifier = NCF(**chooser_settings(study))
-    verifier.fit(train.users, table, likes(train), items=train.items, n_users=train.n_users, device=device)
+    verifier = fit_ncf(chooser_settings(study), train.users, table, likes(train), train.items, train.n_users, device)
     if support is not None:
         verifier.add_ratings(support.users, table, likes(support), support.items)
     return verifier

@@ -66,7 +66,7 @@ def condition_of(
 class SamplerSettings:
     "Solver and steps."
     n_steps: int = 10
-    solver: Literal["ancestral", "ddim", "dpm++2m", "euler", "heun"] = "dpm++2m"
+    solver: str = "dpm++2m"      # one of `SOLVERS`
     grid: Literal["uniform", "log_snr", "karras"] = "uniform"
     clip: float | None = None    # bound on predicted clean vectors, in standard deviations: see `UNIT_KINDS`
 

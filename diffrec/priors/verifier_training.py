@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['CALIBRATIONS', 'SEARCHED', 'RatedEmbeddings', 'validation_fold', 'row_logits', 'weighted_log_loss', 'NCFTraining',
-           'TrainedNCF', 'train_ncf', 'no_calibration', 'NCFPredictions', 'NCF']
+           'TrainedNCF', 'train_ncf', 'no_calibration', 'NCFPredictions', 'NCF', 'fit_ncf']
 
 # %% ../../nbs/70_priors/62_verifier_training.ipynb #17356c3e
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from ..core.seeds import fixed_seed, rng_for
 from ..data.batches import LabelledBatches
 from ..data.interactions import Interactions, check_finite, check_ids
-from ..evaluation.calibration import Calibration, fit_platt, fit_temperature
+from ..evaluation.calibration import Calibration, NotCalibratable, fit_platt, fit_temperature
 from diffrec.priors.verifier import (
     EmbeddingStatistics, Verifier, VerifierConfig, VerifierEnsemble, load_verifier, save_verifier, user_weights,
 )
@@ -296,3 +297,20 @@ class NCF(NCFPredictions):
         ncf = cls(**{**notes, "mlp_layers": tuple(notes["mlp_layers"])}, training=training)
         ncf.ensemble, ncf.best_val_loss = ensemble, best_val_loss
         return ncf
+
+# %% ../../nbs/70_priors/62_verifier_training.ipynb #296a920f
+def fit_ncf(
+    fields: Mapping[str, Any],   # of `NCF`
+    users: np.ndarray,           # [N]
+    table: np.ndarray | Tensor,  # [I, D]
+    labels: np.ndarray,          # [N] 1: liked
+    items: np.ndarray,           # [N] rows of `table`
+    n_users: int,
+    device: str = "auto",
+) -> NCF:                        # without calibration, with a warning, if its logits do not rise with the labels
+    "A trained verifier."
+    try:
+        return NCF(**fields).fit(users, table, labels, items, n_users, device)
+    except NotCalibratable as error:
+        warnings.warn(f"a verifier is left without calibration: {error}", stacklevel=2)
+        return NCF(**{**fields, "calibration": "none"}).fit(users, table, labels, items, n_users, device)

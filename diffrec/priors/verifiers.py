@@ -28,7 +28,7 @@ from .evaluation_by_truth import EmbeddingClassifier, TruthEvaluator, kind_proba
 from .presets import PriorEvaluation
 from .verifier_evaluation import Scorer, evaluate_verifier, verifier_rows
 from .verifier_search import NCFSearch, search_ncf
-from .verifier_training import NCF, NCFTraining
+from .verifier_training import NCF, NCFTraining, fit_ncf
 from ..world.picture_bank import make_bank
 from ..world.world import World
 
@@ -93,7 +93,7 @@ def fit_verifiers(
     settings = {**study.verifier, **search.best, "training": training}
 
     def fitted(users: np.ndarray, **fields: Any) -> NCF:
-        return NCF(**fields).fit(users, table, labels, items=train.items, n_users=train.n_users, device=device)
+        return fit_ncf(fields, users, table, labels, train.items, train.n_users, device)
 
     return Verifiers(fitted(train.users, **settings), fitted(train.users, **{**settings, **of_ids.best}),
                      fitted(train.users, history_rank=0, training=training, **study.verifier),

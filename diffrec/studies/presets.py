@@ -19,7 +19,7 @@ def _unknown(kind: str, name: str, known: Any) -> ValueError:
     "An error that names what is unknown and the nearest name that is known."
     known = [str(one) for one in known]
     near = get_close_matches(name.rpartition(".")[2], known, n=1)
-    return ValueError(f"unknown {kind} {name!r}{f'; did you mean {near[0]!r}?' if near else ''} "
+    return ValueError(f"unknown {kind} {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
                       f"Known are {', '.join(known) or 'none'}")
 
 

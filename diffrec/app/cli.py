@@ -11,7 +11,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ..image_models.reports import IMAGE_SYSTEM
 from ..priors.reports import PRIOR_SYSTEM
 from ..recommenders.reports import RECOMMENDER_SYSTEM
 from ..studies.pipeline import Report, RunCommand, Step, System, make_report, run_steps
-from ..studies.presets import read_changes
+from ..studies.presets import read_changes, unknown_name
 
 # %% ../../nbs/90_app/90_cli.ipynb #43fe2674
 SYSTEMS: tuple[System, ...] = (RECOMMENDER_SYSTEM, GRAPH_SYSTEM, IMAGE_SYSTEM, PRIOR_SYSTEM)
@@ -31,9 +30,7 @@ def _found(kind: str, name: str, known: dict[str, Any]) -> Any:
     "An entry by name; raises `ValueError` with the nearest name."
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"unknown {kind} {name!r}{hint} Known are {', '.join(known)}")
+    raise unknown_name(kind, name, known)
 
 
 def find_system(name: str) -> System:

@@ -114,9 +114,10 @@ def _write_files(folder: Path, step: int, state: Any) -> None:
     "Tensors, tree and, last, the card."
     tensors: dict[str, torch.Tensor] = {}
     packed = pack_state(state, tensors)
-    files = [write_weights(folder / "tensors.safetensors", tensors), write_json(folder / "state.json", packed)]
+    files = [write_weights(folder / "tensors.safetensors", tensors, finite=False),
+             write_json(folder / "state.json", packed)]
     card = {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files}
-    write_json(folder / "card.json", {"format": 1, "step": step, "files": card})
+    write_json(folder / "card.json", {"format": 1, "step": step, "files": card}, sealed=True)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -136,7 +137,7 @@ def checkpoint_fault(
     if not (path / "card.json").is_file():
         return "card.json is missing"
     try:
-        files = read_json(path / "card.json")["files"]
+        files = read_json(path / "card.json", sealed=True)["files"]
     except (ValueError, KeyError, TypeError):
         return "card.json is not readable"
     for name, noted in files.items():
@@ -170,7 +171,7 @@ def load_checkpoint(
     fault = checkpoint_fault(path)
     if fault is not None:
         raise ValueError(f"checkpoint {path} is damaged: {fault}")
-    tensors, _ = read_weights(Path(path) / "tensors.safetensors")
+    tensors, _ = read_weights(Path(path) / "tensors.safetensors", finite=False)
     return unpack_state(read_json(Path(path) / "state.json"), tensors)
 
 # %% ../../nbs/00_core/30_checkpoints.ipynb #1cbeb5c8

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['drawing_settings', 'Drawer', 'chooser_settings', 'fit_chooser', 'guided_sampler', 'picture_samplers', 'draw_stores',
            'evaluate_store', 'evaluate_stores', 'picture_rows', 'evaluate_two_guidances', 'plot_two_guidances',
-           'plot_own_ratings', 'plot_stores', 'PromptEffect', 'prompt_effect', 'plot_edited']
+           'part_shown', 'plot_own_ratings', 'plot_stores', 'PromptEffect', 'prompt_effect', 'plot_edited']
 
 # %% ../../nbs/70_priors/84_pictures.ipynb #1a2fd267
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..data.ratings import likes
 from ..diffusion.guidance import Guidance
-from ..evaluation.summary import summarise_ranking
+from ..evaluation.summary import one_family, summarise_ranking
 from ..figures.curves import image_grid
 from ..image_models.drawing import DrawingSettings, draw_into, edited, store_recipe
 from ..image_models.encoders import encode
 from ..image_models.picture_store import PictureStore, rows_of, store_for, strips_of
 from ..image_models.zoo import Encoder
-from .comparison import Comparison, plain_controls
+from .comparison import Comparison, plain_controls, user_groups, users_with_likes
 from .controls import EmbeddingSampler
 from .evaluation_by_truth import LikeTables, evaluate_pictures
 from .presets import Drawing
@@ -176,7 +176,7 @@ def picture_rows(
         part = values[values["model"].isin([main, name])]
         found = summarise_ranking(part, **drawn, controls={main: name}, rng=rng_for(0, name))
         rows.append(found[found["versus"] != ""])
-    return result_rows(pd.concat(rows))
+    return one_family(pd.concat(rows, ignore_index=True))
 
 # %% ../../nbs/70_priors/84_pictures.ipynb #2f958f0f
 def evaluate_two_guidances(
@@ -221,6 +221,17 @@ def plot_two_guidances(
         _plot_grid(means[metric].unstack(), ax, metric)
     axes[0].set_ylabel("guidance scale of the prior")
     return figure
+
+# %% ../../nbs/70_priors/84_pictures.ipynb #c9da0e8a
+def part_shown(
+    comparison: Comparison,   # of all evaluated users
+    study: Drawing,
+) -> Comparison:
+    "The same comparison with `n_shown` users of each group; raises `ValueError` naming a group that is empty."
+    among = None if comparison.world else users_with_likes(comparison.ratings)
+    groups = user_groups(comparison.train, comparison.support, rng_for(0, "groups"), min(study.n_shown, study.n_users),
+                         study.few, study.least_known, among)
+    return replace(comparison, groups=groups)
 
 # %% ../../nbs/70_priors/84_pictures.ipynb #5f6a48c2
 def plot_own_ratings(

@@ -22,7 +22,7 @@ from ..core.artifacts import Measure, read_json, result_rows, run_record, write_
 from ..core.seeds import rng_for
 from ..data.interactions import Dataset, as_likes, fingerprint, is_explicit, read_dataset, save_dataset
 from ..evaluation.protocol import evaluate_ranking, evaluate_rating
-from ..evaluation.summary import share_of_ceiling, summarise_ranking, summarise_rating
+from ..evaluation.summary import one_family, share_of_ceiling, summarise_ranking, summarise_rating
 from .presets import RecommenderStudy
 from .recipes import RecommenderRecipe
 from .training import SELECTIONS, RankingSettings, load_trained
@@ -209,7 +209,7 @@ def ranking_rows(
             rng = rng_for(study.resampling_seed, f"rivals {number}")
             beside = summarise_ranking(among, report, dataset, study.split, pairs, rng, study.n_resamples)
             rows.append(beside[beside["versus"] != ""])
-    table = pd.concat(rows, ignore_index=True)
+    table = one_family(pd.concat(rows, ignore_index=True))
     return pd.concat([table, share_of_ceiling(table)], ignore_index=True) if "oracle" in models else table
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #2d4da75e
@@ -285,7 +285,7 @@ def rating_rows(
                           rng_for(study.resampling_seed, "rivals"))
             beside = summarise_rating(among, *common, pairs, rng, study.n_resamples, slices=study.slices)
             rows.append(beside[beside["versus"] != ""])
-    table = pd.concat(rows, ignore_index=True)
+    table = one_family(pd.concat(rows, ignore_index=True))
     return pd.concat([table, share_of_ceiling(table)], ignore_index=True) if "oracle" in models else table
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #10a435ef

@@ -17,6 +17,7 @@ from .recommender import Recommender, open_recommender
 from .recommender import fit_recommender
 from ..core.paths import Paths
 from ..core.seeds import rng_for
+from ..core.settings import Natural, check_call, checked, unknown_name
 from ..data.interactions import Dataset
 from ..data.interactions import read_dataset
 from ..data.splits import split_ratio, split_temporal
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 # %% ../../nbs/90_app/20_api.ipynb #1537fb0b
 def make_world(
     preset: str = "toy",    # "toy", "demo", "gallery" or "large"
-    seed: int = 0,
+    seed: Natural = 0,
 ) -> "World":               # `.dataset()` gives its events, `.ratings()` its ratings
     "An embedded world: users, items with pictures and texts, events and ratings whose true probabilities are known."
     from diffrec.world.world import draw_world, world_config
+    check_call(make_world, {"preset": preset, "seed": seed})
     return draw_world(world_config(preset, seed))
 
 # %% ../../nbs/90_app/20_api.ipynb #13e1825e
@@ -41,20 +43,28 @@ def load_dataset(
     source: str | Path,     # "toy" or "demo" (a world), "tiktok" or "ml-1m" (in the data root), or a saved folder
 ) -> Dataset:
     "A data set by name or folder; raises `FileNotFoundError` or `ValueError` saying what there is."
-    if Path(source).is_dir():
-        return read_dataset(source)
-    if str(source) in ("toy", "demo"):
-        return make_world(str(source)).dataset()
     from diffrec.data.sources import open_dataset
-    return open_dataset(str(source), Paths.find())
+    name = str(checked("source", source, str | Path))
+    if Path(name).is_dir():
+        return read_dataset(name)
+    if name in ("toy", "demo"):
+        return make_world(name).dataset()
+    if len(Path(name).parts) != 1:
+        raise FileNotFoundError(f"there is no folder {name}; save_dataset writes one, or use the name of a data set")
+    paths = Paths.find()
+    if name not in ("tiktok", "ml-1m") and not (paths.data / name).is_dir():
+        saved = sorted(card.parent.name for card in paths.data.glob("*/card.json"))
+        raise unknown_name("data set", name, ["toy", "demo", "tiktok", "ml-1m", *saved], f" (data root: {paths.data})")
+    return open_dataset(name, paths)
 
 # %% ../../nbs/90_app/20_api.ipynb #1eceec29
 def split(
     data: Dataset,                                  # with one split, "train"
     fractions: Sequence[float] = (.8, .1, .1),      # of train, valid and test
-    seed: int = 0,                                  # where there are no timestamps
+    seed: Natural = 0,                                # where there are no timestamps
 ) -> Dataset:                                       # with splits train, valid and test
-    "Split by time where events have timestamps, at random otherwise."
+    "Split by time where events have timestamps, at random otherwise; raises `ValueError` naming what is wrong."
+    checked("seed", seed, Natural)
     if set(data.splits) != {"train"}:
         raise ValueError(f"{data.name} is split already: it has {list(data.splits)}")
     if data.train.timestamps is not None:
@@ -67,10 +77,13 @@ def train(
     model: str = "lightgcn",           # see `models`; "prior" for the prior of picture embeddings
     **options: Any,                    # see `app.recommender.fit_recommender`, `app.pictures.train_prior`
 ) -> "Recommender | PriorModel":
-    "Train a model unless that was done, and load it."
+    "Train a model unless that was done, and load it; raises `ValueError` naming an option that is unknown or wrong."
+    checked("model", model, str)
     if model != "prior":
+        check_call(fit_recommender, options, "option")
         return fit_recommender(data if isinstance(data, Dataset) else load_dataset(data), model, **options)
     from diffrec.app.pictures import train_prior
+    check_call(train_prior, options, "option")
     return train_prior(data, **options)
 
 
@@ -78,7 +91,7 @@ def load(
     folder: str | Path,      # of a training
 ) -> "Recommender | PriorModel":
     "A trained model from its folder; raises `FileNotFoundError` naming what is missing."
-    if not (Path(folder) / "prior.safetensors").exists():
+    if not (Path(checked("folder", folder, str | Path)) / "prior.safetensors").exists():
         return open_recommender(folder)
     from diffrec.app.pictures import load_prior_model
     return load_prior_model(folder)
@@ -115,5 +128,7 @@ def draw(
     n: int = 4,                   # pictures of each user
     **options: Any,               # see `app.pictures.PriorModel.draw`
 ) -> "dict[str, list[Image]]":    # user -> pictures
-    "Pictures that each user would like."
-    return _ask(model, "draw", "a prior")(users, n, **options)
+    "Pictures that each user would like; raises `ValueError` naming an option that is unknown or wrong."
+    method = _ask(model, "draw", "a prior")
+    check_call(type(model).draw, {"n": n, **options}, "option")
+    return method(users, n, **options)

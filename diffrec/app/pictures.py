@@ -17,6 +17,7 @@ from PIL import Image
 
 from .recommender import rows_of_ids
 from ..core.paths import Paths
+from ..core.settings import Count, Natural, check_call
 from ..data.interactions import Dataset, read_dataset, save_dataset
 from ..data.ratings import RatedPictures
 from ..diffusion.guidance import Guidance
@@ -47,11 +48,12 @@ class PriorModel:
     def embeddings(
         self,
         users: Sequence[str | int],     # [B] ids
-        n: int = 4,                     # draws of each user
+        n: Count = 4,                   # draws of each user
         guidance_scale: float = 8.,     # of the prior; 1: none
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> np.ndarray:                    # [B, n, D] as the encoder of pictures gives them
-        "Embeddings of pictures that each user would like."
+        "Embeddings of pictures that each user would like; raises `ValueError` naming a value that is wrong."
+        check_call(PriorModel.embeddings, {"n": n, "guidance_scale": guidance_scale, "seed": seed})
         rows = rows_of_ids("user", self.ratings.users["id"], users)
         known = RatedPictures.of(self.data.splits["train"])
         draw = draw_prior(self.prior, known, self.data.embeddings, Guidance(guidance_scale, guidance_scale))
@@ -60,14 +62,15 @@ class PriorModel:
     def draw(
         self,
         users: Sequence[str | int],     # [B] ids
-        n: int = 4,                     # pictures of each user
+        n: Count = 4,                   # pictures of each user
         guidance_scale: float = 8.,     # of the prior; 1: none
         prompt: str = "",               # of the image model, beside the embedding
-        n_steps: int = 20,              # of the image model
+        n_steps: Count = 20,            # of the image model
         image_guidance: float = 4.,     # guidance scale of the image model; 1: none
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> dict[str, list[Image.Image]]:  # user -> pictures
         "Pictures that each user would like, by the small Stable Diffusion 1.5 with its IP-Adapter."
+        check_call(PriorModel.draw, {"prompt": prompt, "n_steps": n_steps, "image_guidance": image_guidance})
         wanted, ids = self.embeddings(users, n, guidance_scale, seed), [str(user) for user in users]
         seeds = [picture_seed(seed, user, number) for user in ids for number in range(n)]
         flat = torch.from_numpy(wanted).float().flatten(0, 1)
@@ -101,11 +104,12 @@ def train_prior(
     pictures: str | Path | None = None,  # folder of picture files; None: those of the world
     settings: str = "demo",            # of the recipes: "toy", "demo", "world", "flickr-aes"
     model: str = "prior",              # or one of its controls: see `priors.recipes`
-    seed: int = 0,
+    seed: Natural = 0,
     out: str | Path | None = None,     # where data and prior are kept; None: outputs/trained/NAME-prior
     changes: Mapping[str, Any] | None = None,   # to the recipe, e.g. {"fit.n_epochs": 5}
 ) -> PriorModel:
-    "Train a prior on rated pictures unless that was done, and load it."
+    "Train a prior on rated pictures unless that was done, and load it; raises `ValueError` naming what is wrong."
+    check_call(train_prior, {"settings": settings, "model": model, "seed": seed, "out": out, "changes": changes})
     name = data.name if isinstance(data, Dataset) else Path(data).name
     out = Path(out) if out else Paths.find().outputs / "trained" / f"{name}-prior"
     recipe = with_changes(PRIORS.recipe(settings, model), changes or {})

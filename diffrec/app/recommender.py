@@ -18,6 +18,7 @@ import torch
 
 from ..core.contracts import ScoringModel
 from ..core.paths import Paths
+from ..core.settings import Count, Natural, check_call, checked, unknown_name
 from ..data.interactions import Dataset, fingerprint, is_explicit, read_dataset, save_dataset
 from ..evaluation.ranking import top_k
 from ..recommenders.recipes import RecommenderRecipe
@@ -34,7 +35,9 @@ def rows_of_ids(
 ) -> np.ndarray:                      # [B] rows
     "Rows of ids; raises `ValueError` naming the first id that is unknown."
     if isinstance(ids, (str, int)):
-        raise ValueError(f"{kind}s must be a list of ids, got {ids!r}; write [{ids!r}]")
+        raise ValueError(f"{kind}s must be a list of ids, got {ids!r}; write {kind}s=[{ids!r}]")
+    if not len(ids):
+        raise ValueError(f"{kind}s must name at least one, got none")
     at = pd.Index(known).get_indexer([str(one) for one in ids])
     if (at < 0).any():
         unknown = str(list(ids)[int((at < 0).argmax())])
@@ -58,10 +61,11 @@ class Recommender:
     def recommend(
         self,
         users: Sequence[str | int],   # [B] ids
-        k: int = 10,                  # items of each user
+        k: Count = 10,                # items of each user
         with_seen: bool = False,      # also items of the user's training events
     ) -> pd.DataFrame:                # [B k] columns user, rank, item, title (if there are titles), score
-        "The best items of each user."
+        "The best items of each user; raises `ValueError` for an unknown user or a value of the wrong type."
+        check_call(Recommender.recommend, {"k": k, "with_seen": with_seen})
         rows = rows_of_ids("user", self.data.users["id"], users)
         ranked = top_k(self.model.scorer(), rows, k, None if with_seen else self.data.train.matrix())
         scores = self.model.scorer()(torch.from_numpy(rows)).gather(1, torch.from_numpy(ranked.clip(min=0)))
@@ -76,9 +80,12 @@ class Recommender:
     def evaluate(
         self,
         split: str = "test",
-        k: int = 20,                  # cut-off of lists
+        k: Count = 20,                # cut-off of lists
     ) -> pd.Series:                   # metric -> mean over users
-        "Recall, NDCG and precision at k of a split; AUC and UAUC where there are labels."
+        "Recall, NDCG and precision at k of a split, or AUC and UAUC; raises `ValueError` for an unknown split."
+        checked("k", k, Count)
+        if split not in self.data.splits:
+            raise unknown_name("split", split, self.data.splits)
         from diffrec.evaluation.protocol import evaluate_ranking, evaluate_rating
         from diffrec.evaluation.rating import auc, uauc
         if is_explicit(self.data):
@@ -116,22 +123,25 @@ def find_recipe(
         for name in wanted:
             if model in family.recipes.get(name, {}):
                 return family, family.recipes[name][model]
-    known = (sorted(set(models()["model"])) if settings is None
-             else sorted(set(models().query("settings == @settings")["model"])))
-    near = get_close_matches(model, known, n=1)
-    raise ValueError(f"there is no model {model!r}{f' in the settings {settings!r}' if settings else ''}"
-                     f"{f'; did you mean {near[0]!r}?' if near else ''} Known are {', '.join(known) or 'none'}")
+    every = models()
+    if settings is None:
+        raise unknown_name("model", model, sorted(set(every["model"])))
+    if settings not in set(every["settings"]):
+        raise unknown_name("settings", settings, sorted(set(every["settings"])))
+    raise unknown_name("model", model, sorted(every.query("settings == @settings")["model"]),
+                       f" in the settings {settings!r}")
 
 # %% ../../nbs/90_app/10_recommender.ipynb #f47a891e
 def fit_recommender(
     data: Dataset,                       # with splits train, valid and test
     model: str = "lightgcn",             # see `models`
     settings: str | None = None,         # of the recipe, see `find_recipe`
-    seed: int = 0,
+    seed: Natural = 0,
     out: str | Path | None = None,       # where data set and weights are kept; None: outputs/trained/NAME
     changes: Mapping[str, Any] | None = None,   # to the recipe, e.g. {"fit.n_epochs": 5}
 ) -> Recommender:
-    "Train a recommender unless that was done, and load it."
+    "Train a recommender unless that was done, and load it; raises `ValueError` naming a value that is wrong."
+    check_call(fit_recommender, {"model": model, "settings": settings, "seed": seed, "out": out, "changes": changes})
     if missing := {"valid", "test"} - set(data.splits):
         raise ValueError(f"{data.name} has no split {sorted(missing)[0]!r}: use diffrec.split(data) first")
     family, recipe = find_recipe(model, settings)

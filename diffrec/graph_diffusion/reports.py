@@ -83,9 +83,17 @@ _REPORTS = (
 
 def _evaluation(study: RecommenderStudy) -> RunCommand:
     "Lists of recommenders on generated graphs."
-    return RunCommand("40_evaluate_ranking", ("data", "out"), {"family": "graph_diffusion", "report": "{preset}"})
+    return RunCommand("40_evaluate_ranking", ("data", "out"), {"family": "graph_diffusion", "report": "{preset}"},
+                      shown=("recall", "ndcg"))
+
+
+def _check(study: RecommenderStudy) -> None:
+    "Open the recipes of a study with its changes."
+    from diffrec.graph_diffusion.training import GRAPH_DIFFUSION
+    from diffrec.recommenders.studies import study_recipes
+    study_recipes(GRAPH_DIFFUSION, study)
 
 
 GRAPH_SYSTEM = System("graph_diffusion",
                 "DiffMM and GenRec as published and corrected, with every control of their generated edges",
-                PRESETS, _REPORTS, RunCommand("21_train_graphs"), _evaluation, preset_data, adds_controls=True)
+                PRESETS, _REPORTS, RunCommand("21_train_graphs"), _evaluation, preset_data, adds_controls=True, check=_check)

@@ -28,7 +28,8 @@ _REPORTS = (
 
 # %% ../../nbs/60_image_models/90_reports.ipynb #0f4a769a
 def _evaluation(study: ImageModelStudy) -> RunCommand:
-    return RunCommand("44_evaluate_zoo", (), {"models": "{out}", "out": "{out}/reports/{preset}"})
+    return RunCommand("44_evaluate_zoo", (), {"models": "{out}", "out": "{out}/reports/{preset}"},
+                      "{out}/reports/{preset}/results.parquet", ("all_accuracy",), "described")
 
 
 def _no_data(preset: str, study: ImageModelStudy) -> tuple[list[Step], str]:

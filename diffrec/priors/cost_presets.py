@@ -9,31 +9,32 @@ __all__ = ['COST_PRESETS', 'SIMULATION_PRESETS', 'PriorCosts', 'SimulationStudy'
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.settings import Count, Names, NonNegative, Positive, Seeds, check_fields, several
+
 # %% ../../nbs/70_priors/53_cost_presets.ipynb #150317f1
 @dataclass(frozen=True)
 class PriorCosts:
     "What is measured of the released prior and of the default one."
-    n_users: int = 12
-    n_pictures: int = 120
-    per_user: int = 100                          # ratings of each user
-    n_dims: int = 64                             # of an embedding
-    n_sheet: int = 8                             # of the curved sheet that the embeddings lie on
+    n_users: Count = 12
+    n_pictures: Count = 120
+    per_user: Count = 100                        # ratings of each user
+    n_dims: Count = 64                           # of an embedding
+    n_sheet: Count = 8                           # of the curved sheet that the embeddings lie on
     released: dict[str, Any] = field(default_factory=dict)   # fields of `ReferenceConfig`
     default: dict[str, Any] = field(default_factory=dict)    # fields of `PriorConfig`
-    released_rate: float = 1e-4                  # learning rate; as published
-    released_steps: int = 20                     # of the released sampler, measured in full for one user
-    together_steps: int = 2                      # of them that are measured for all users at once; each costs the same
-    n_epochs: dict[str, int] = field(default_factory=lambda: {"released_whitened": 1, "prior": 1})   # of trainings
-    seeds: tuple[int, ...] = (0,)
-    n_evaluated: int = 10                        # users to draw for, at most
-    n_drawn: int = 10                            # draws of each
-    measured_rows: int = 64                      # rows whose training is measured
-    turns: int = 2
-    n_resamples: int = 200                       # of the bootstrap
+    released_rate: Positive = 1e-4               # learning rate; as published
+    released_steps: Count = 20                   # of the released sampler, measured in full for one user
+    together_steps: Count = 2                    # of them that are measured for all users at once; each costs the same
+    n_epochs: dict[str, Count] = field(default_factory=lambda: {"released_whitened": 1, "prior": 1})  # of trainings
+    seeds: Seeds = (0,)
+    n_evaluated: Count = 10                      # users to draw for, at most
+    n_drawn: Count = 10                          # draws of each
+    measured_rows: Count = 64                    # rows whose training is measured
+    turns: Count = 2
+    n_resamples: Count = 200                     # of the bootstrap
 
     def __post_init__(self):
-        if not self.seeds:
-            raise ValueError("seeds must name at least one, got none")
+        check_fields(self)
         if self.per_user > self.n_pictures:
             raise ValueError(f"per_user must be <= n_pictures = {self.n_pictures}, got {self.per_user}")
 
@@ -53,21 +54,20 @@ class SimulationStudy:
     "What the simulation trains, draws and compares."
     encoder: str = "tiny"                        # whose encoder: see `zoo`
     settings: str = "toy"                        # a key of `recipes.PRIOR_RECIPES`
-    models: tuple[str, ...] = ("prior_user_id", "prior_population")   # the first is compared with the controls
-    seeds: tuple[int, ...] = (0,)                # of trainings and draws; pictures and likes stay
-    n_pictures: int = 800
-    guidance_scales: tuple[float, ...] = (1., 3.)   # of user and label alike
-    chosen: float = 3.                           # of the guidance scales, fixed beforehand
-    n_tries: int = 2                             # draws for each one that the verifier keeps
+    models: Names = ("prior_user_id", "prior_population")             # the first is compared with the controls
+    seeds: Seeds = (0,)                          # of trainings and draws; pictures and likes stay
+    n_pictures: Count = 800
+    guidance_scales: several(NonNegative) = (1., 3.)  # of user and label alike
+    chosen: NonNegative = 3.                     # of the guidance scales, fixed beforehand
+    n_tries: Count = 2                           # draws for each one that the verifier keeps
     verifier: dict[str, Any] = field(default_factory=dict)   # fields of `NCF`
-    verifier_epochs: int = 10                    # at most
-    n_steps: int = 10                            # of the sampler: one network call each, two with guidance
-    n_draws: int = 50                            # for each user
-    n_resamples: int = 500                       # of the bootstrap
+    verifier_epochs: Count = 10                  # at most
+    n_steps: Count = 10                          # of the sampler: one network call each, two with guidance
+    n_draws: Count = 50                          # for each user
+    n_resamples: Count = 500                     # of the bootstrap
 
     def __post_init__(self):
-        if empty := [name for name in ("models", "seeds", "guidance_scales") if not getattr(self, name)]:
-            raise ValueError(f"{empty[0]} must name at least one, got none")
+        check_fields(self)
         if self.chosen not in self.guidance_scales:
             raise ValueError(f"chosen must be one of the guidance scales {self.guidance_scales}, got {self.chosen}")
 

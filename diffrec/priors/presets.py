@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..core.settings import (
+    Count, Names, Natural, NonNegative, Positive, Seeds, Share, check_fields, several)
 from ..studies.presets import preset_of, with_changes
 
 # %% ../../nbs/70_priors/51_presets.ipynb #320ac5af
@@ -19,11 +21,14 @@ from ..studies.presets import preset_of, with_changes
 class PriorTraining:
     "Which priors are trained, on which split: run `23_train_prior`."
     settings: str = "toy"                       # a key of `recipes.PRIOR_RECIPES`
-    models: tuple[str, ...] = ("prior", "prior_population")
-    seeds: tuple[int, ...] = (0,)
-    fewer_seeds: dict[str, int] = field(default_factory=dict)  # models with the first so many seeds alone
+    models: Names = ("prior", "prior_population")
+    seeds: Seeds = (0,)
+    fewer_seeds: dict[str, Count] = field(default_factory=dict)  # models with the first so many seeds alone
     encoder: str = "tiny"                       # whose encoder: see `zoo`
     split: dict[str, Any] = field(default_factory=dict)        # fields of `SplitSettings` that differ
+
+    def __post_init__(self):
+        check_fields(self)
 
 # %% ../../nbs/70_priors/51_presets.ipynb #efa998b3
 def _verifier() -> dict[str, Any]:
@@ -48,32 +53,32 @@ class PriorEvaluation:
     main: str = "prior"                              # the prior with a curve over guidance scales
     others: tuple[str, ...] = ("prior_population",)  # priors shown at the chosen guidance scale
     released: tuple[str, ...] = ()                   # priors with a curve of their own
-    seeds: tuple[int, ...] = (0,)                    # each a training
-    guidance_scales: tuple[float, ...] = (1., 4., 16.)  # for user and score alike
-    chosen: float = 4.                               # one of them, fixed beforehand
+    seeds: Seeds = (0,)                              # each a training
+    guidance_scales: several(NonNegative) = (1., 4., 16.)  # for user and score alike
+    chosen: NonNegative = 4.                         # one of them, fixed beforehand
     variants: dict[str, dict[str, Any]] = field(default_factory=_variants)  # name -> fields of `Guidance`
-    long_samplers: dict[str, list[int]] = field(default_factory=_long_samplers)  # prior -> users, draws, steps
-    n_draws: int = 10                                # of each user
-    n_most: int = 10                                 # users of each group
-    few: int = 6                                     # likes up to which a user belongs to "few"
-    n_support: int = 16                              # rated pictures of a condition, at most
-    support_sizes: tuple[int, ...] = (1, 4, 16)      # of unseen users, at most
+    long_samplers: dict[str, list[Count]] = field(default_factory=_long_samplers)  # prior -> users, draws, steps
+    n_draws: Count = 10                              # of each user
+    n_most: Count = 10                               # users of each group
+    few: Natural = 6                                 # likes up to which a user belongs to "few"
+    n_support: Count = 16                            # rated pictures of a condition, at most
+    support_sizes: tuple[Count, ...] = (1, 4, 16)    # of unseen users, at most
     unseen_guidances: tuple[str, ...] = ("late",)    # of `variants`: also given a kept share
-    least_known: int = 5                             # ratings that an unseen user must have
-    n_steps: int = 10                                # of the sampler: two calls of the network each, with guidance
-    clip: float | None = 1.5                         # of predicted clean coordinates, in whitened space; None: none
-    least_precision: float = .9                      # of scales on the curve: share of draws near a picture
-    n_real: int = 60                                 # pictures that a user would like, for coverage
-    n_tries: int = 2                                 # draws for each one that the verifier keeps
+    least_known: Natural = 5                         # ratings that an unseen user must have
+    n_steps: Count = 10                              # of the sampler: two calls of the network each, with guidance
+    clip: Positive | None = 1.5                      # of predicted clean coordinates, in whitened space; None: none
+    least_precision: Share = .9                      # of scales on the curve: share of draws near a picture
+    n_real: Count = 60                               # pictures that a user would like, for coverage
+    n_tries: Count = 2                               # draws for each one that the verifier keeps
     verifier: dict[str, Any] = field(default_factory=_verifier)
     verifier_space: dict[str, list] = field(default_factory=_verifier_space)
-    verifier_trials: int = 2                         # of the search
-    verifier_epochs: int = 20                        # at most
-    n_bank: int = 3000                               # pictures that the attribute classifier is fitted on
-    n_resamples: int = 500
+    verifier_trials: Count = 2                       # of the search
+    verifier_epochs: Count = 20                      # at most
+    n_bank: Count = 3000                             # pictures that the attribute classifier is fitted on
+    n_resamples: Count = 500
 
-    def check(self) -> None:
-        "Raise `ValueError` if settings contradict one another; called once all changes are made."
+    def __post_init__(self):
+        check_fields(self)
         if self.chosen not in self.guidance_scales:
             raise ValueError(f"chosen must be one of guidance_scales {self.guidance_scales}, got {self.chosen}")
         if unknown := sorted(set(self.unseen_guidances) - set(self.variants)):
@@ -90,31 +95,37 @@ class Drawing:
     zoo: str = "outputs/zoo-toy"                # encoder and picture model with adapter: see `zoo`
     pipeline: str = "sd15"
     model: str = "prior"                        # which prior
-    seed: int = 0                               # and which of its trainings
-    n_users: int = 2                            # of each group
-    n_draws: int = 2                            # pictures of each user
-    few: int = 6                                # likes up to which a user belongs to "few"
-    least_known: int = 5                        # ratings that an unseen user must have
-    n_support: int = 16                         # rated pictures of a condition, at most
-    n_steps: int = 10                           # of the prior's sampler
-    clip: float | None = 1.5                    # of its predicted clean coordinates; None: none
-    guidance_scales: tuple[float, ...] = (1., 8.)  # of the prior
-    chosen: float = 8.                          # one of them, for the comparison with controls
-    n_tries: int = 4                            # impersonal draws for each one that the verifier keeps
+    seed: Natural = 0                           # and which of its trainings
+    n_users: Count = 2                          # of each group
+    n_shown: Count = 2                           # of these, in figures
+    n_draws: Count = 2                          # pictures of each user
+    few: Natural = 6                            # likes up to which a user belongs to "few"
+    least_known: Natural = 5                    # ratings that an unseen user must have
+    n_support: Count = 16                       # rated pictures of a condition, at most
+    n_steps: Count = 10                         # of the prior's sampler
+    clip: Positive | None = 1.5                 # of its predicted clean coordinates; None: none
+    guidance_scales: several(NonNegative) = (1., 8.)  # of the prior
+    chosen: NonNegative = 8.                    # one of them, for the comparison with controls
+    n_tries: Count = 4                          # impersonal draws for each one that the verifier keeps
     verifier: dict[str, Any] = field(default_factory=_drawing_verifier)  # fields of `NCF`
-    verifier_epochs: int = 20                   # at most
+    verifier_epochs: Count = 20                 # at most
     prompt: str = ""                            # of the picture model
     negative_prompt: str = ""                   # what it is guided away from
-    drawing_steps: int = 2                      # of the picture model
-    drawing_guidance: float = 2.                # its guidance scale; 1: none
-    scale: float = 1.                           # of the adapter; 0: the prompt alone
+    drawing_steps: Count = 2                    # of the picture model
+    drawing_guidance: NonNegative = 2.          # its guidance scale; 1: none
+    scale: NonNegative = 1.                     # of the adapter; 0: the prompt alone
     described: str = "a red circle on a white background"  # a prompt that changes the picture
     plain_prompt: str = "an item"               # of the control without an embedding
-    drawing_guidances: tuple[float, ...] = (1., 4.)  # of the picture model, beside the guidance scales of the prior
-    shares: tuple[float, ...] = (0., .5, 1.)    # of the way from a picture to what a user would like
-    n_real: int = 60                            # pictures that a user would like, for coverage
-    n_bank: int = 500                           # pictures that the attribute classifier is fitted on
-    n_resamples: int = 200
+    drawing_guidances: several(NonNegative) = (1., 4.)  # of the picture model, beside the guidance scales of the prior
+    shares: several(Share) = (0., .5, 1.)       # of the way from a picture to what a user would like
+    n_real: Count = 60                          # pictures that a user would like, for coverage
+    n_bank: Count = 500                         # pictures that the attribute classifier is fitted on
+    n_resamples: Count = 200
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.chosen not in self.guidance_scales:
+            raise ValueError(f"chosen must be one of guidance_scales {self.guidance_scales}, got {self.chosen}")
 
 # %% ../../nbs/70_priors/51_presets.ipynb #f3221951
 @dataclass(frozen=True)
@@ -123,6 +134,9 @@ class PriorStudies:
     training: PriorTraining | None = None
     evaluation: PriorEvaluation | None = None
     drawing: Drawing | None = None
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 PriorStudy = PriorTraining | PriorEvaluation | Drawing
@@ -155,7 +169,7 @@ DEMO_DRAWING = Drawing(
     zoo="data/zoo", n_draws=4, few=8, least_known=8, guidance_scales=(1., 8., 32.), n_tries=8,
     verifier=PICTURE_VERIFIER, verifier_epochs=100, drawing_steps=20, drawing_guidance=4.,
     drawing_guidances=(1., 2., 4., 7.), shares=(0., .25, .5, 1.), n_real=200, n_bank=6000, n_resamples=2000)
-WORLD_DRAWING = replace(DEMO_DRAWING, few=16, least_known=16, n_support=32)
+WORLD_DRAWING = replace(DEMO_DRAWING, n_users=10, few=16, least_known=16, n_support=32)
 
 # %% ../../nbs/70_priors/51_presets.ipynb #fc4ce66f
 FLICKR_SPACE = {"d": [40, 160], "mlp_layers": [[64, 32]], "lr": [3e-4, 1e-3], "weight_decay": [1e-4, 1e-3],
@@ -185,7 +199,4 @@ def prior_study(
     if found is None:
         there = [name for name, one in PRESETS.items() if getattr(one, study) is not None]
         raise ValueError(f"the preset {preset!r} has no {study}; these have: {', '.join(there)}")
-    changed = with_changes(found, changes or {})
-    if isinstance(changed, PriorEvaluation):
-        changed.check()
-    return changed
+    return with_changes(found, changes or {})

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .presets import PRESETS, prior_study
+from .presets import PRESETS, PriorEvaluation, PriorTraining, prior_study
 from ..recommenders.steps import world_step
 from ..studies.pipeline import Report, RunCommand, Step, System
 
@@ -35,7 +35,7 @@ def world_prior_steps(
     trained = train_step(preset, world, f"{folder}/priors")
     out = f"{folder}/reports/world_prior" if quick else "outputs/reports/world_prior"
     evaluated = {"name": "world_prior", "preset": preset, "data": world.parameters["out"],
-                 "priors": trained.parameters["out"], "out": out, "store": f"{folder}/draws"}
+                 "priors": trained.parameters["out"], "out": out, "store": f"{folder}/draws", "trials": f"{out}/trials"}
     return [world, trained, Step("42_evaluate_prior", f"{out}/report.ipynb", evaluated, (trained.output,))]
 
 # %% ../../nbs/70_priors/90_reports.ipynb #e7b3c770
@@ -118,7 +118,9 @@ def preset_world(
 def _evaluation(study: Any) -> RunCommand:
     "The evaluation reads the priors that `diffrec train` wrote into the same folder."
     return RunCommand("42_evaluate_prior", ("data", "device"),
-                      {"name": "report", "priors": "{out}", "out": "{out}/report", "store": "{out}/draws"})
+                      {"name": "report", "priors": "{out}", "out": "{out}/report", "store": "{out}/draws",
+                       "trials": "{out}/report/trials"},
+                      "{out}/report/results.parquet", ("utility", "coverage"), "few")
 
 
 def _study(preset: str, work: str, changes: Mapping[str, Any]) -> Any:
@@ -126,7 +128,22 @@ def _study(preset: str, work: str, changes: Mapping[str, Any]) -> Any:
     return prior_study(preset, {"train": "training", "evaluate": "evaluation"}[work], changes)
 
 
+def _check(study: Any) -> None:
+    "Open the recipes of a training and its split, or the guidances of an evaluation."
+    from diffrec.diffusion.guidance import Guidance
+    from diffrec.priors.rated_pictures import SplitSettings
+    from diffrec.priors.training import PRIORS
+    from diffrec.studies.presets import with_changes
+    if isinstance(study, PriorTraining):
+        with_changes(SplitSettings(), study.split)
+        for model in study.models:
+            PRIORS.recipe(study.settings, model)
+    if isinstance(study, PriorEvaluation):
+        for variant in study.variants.values():
+            with_changes(Guidance(), variant)
+
+
 PRIOR_SYSTEM = System(
     "priors", "diffusion priors of picture embeddings, the published REBECA prior, controls, verifiers", PRESETS,
     _REPORTS, RunCommand("23_train_prior", ("data", "pictures", "out", "device", "n_workers")), _evaluation,
-    preset_world, study=_study)
+    preset_world, study=_study, check=_check)

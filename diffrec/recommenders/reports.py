@@ -77,11 +77,18 @@ _REPORTS = (
 def _evaluation(study: RecommenderStudy) -> RunCommand:
     "Lists or labels."
     if study.evaluate_by == "labels":
-        return RunCommand("41_evaluate_rating", ("data", "out"), {"report": "{preset}"})
-    return RunCommand("40_evaluate_ranking", ("data", "out"), {"report": "{preset}"})
+        return RunCommand("41_evaluate_rating", ("data", "out"), {"report": "{preset}"}, shown=("auc", "uauc"))
+    return RunCommand("40_evaluate_ranking", ("data", "out"), {"report": "{preset}"}, shown=("recall", "ndcg"))
+
+
+def _check(study: RecommenderStudy) -> None:
+    "Open the recipes of a study with its changes."
+    from diffrec.recommenders.studies import study_recipes
+    from diffrec.recommenders.training import RECOMMENDERS
+    study_recipes(RECOMMENDERS, study)
 
 
 RECOMMENDER_SYSTEM = System("recommenders",
                 "popularity, neighbours, matrix factorization, VBPR, NeuMF, LightGCN, LightGCN-M, BM3, LATTICE",
                 PRESETS, _REPORTS,
-                RunCommand("20_train_recommenders"), _evaluation, preset_data, adds_controls=True)
+                RunCommand("20_train_recommenders"), _evaluation, preset_data, adds_controls=True, check=_check)

@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import pandas as pd
 
+from ..core.settings import unknown_name
 from .provenance import DESCRIBES, record_of, source_hash
 from ..training.config import FitConfig
 
@@ -61,16 +61,14 @@ class Family:
         model: str,
     ) -> Recipe:
         "The recipe of one model; raises `ValueError` with the nearest names."
-        return _named(_named(self.recipes, settings, "settings"), model, f"model in the settings {settings!r}")
+        return _named(_named(self.recipes, settings, "settings"), model, "model", f" in the settings {settings!r}")
 
 # %% ../../nbs/35_studies/20_recipe.ipynb #e71bde4e
-def _named(table: Mapping[str, Any], name: str, kind: str) -> Any:
+def _named(table: Mapping[str, Any], name: str, kind: str, where: str = "") -> Any:
     "The entry of a name; raises `ValueError` with the nearest one."
     if name in table:
         return table[name]
-    near = get_close_matches(name, table, n=1)
-    raise ValueError(f"there is no {kind} {name!r}{f'; did you mean {near[0]!r}?' if near else ''} "
-                     f"There are {sorted(table)}")
+    raise unknown_name(kind, name, table, where)
 
 # %% ../../nbs/35_studies/20_recipe.ipynb #c1837d0e
 def made_from(

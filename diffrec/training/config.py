@@ -10,10 +10,12 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'PRECISIONS', 'FitConfig', 'learning_rate_
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+
+from ..core.settings import Count, Natural, NonNegative, Share, check_fields
 
 # %% ../../nbs/20_training/20_config.ipynb #a8e29ff9
 OPTIMIZERS = ("adam", "adamw", "sgd", "adagrad", "sparse_adam")
@@ -24,47 +26,34 @@ PRECISIONS = ("no", "bf16", "fp16")
 @dataclass(frozen=True)
 class FitConfig:
     "The settings of `fit`; plain values, validated when made."
-    n_epochs: int = 20                    # passes over the data, at most
-    learning_rate: float = 1e-3           # base rate, before warm-up and schedule
-    optimizer: str = "adam"               # one of OPTIMIZERS
-    weight_decay: float = 0.0             # adam, sgd, adagrad: added to the gradient (L2); adamw: decoupled
-    momentum: float = 0.0                 # of sgd
-    gradient_accumulation: int = 1        # batches per step
-    clip_norm: float | None = None        # the gradient's norm is clipped to this
-    ema_decay: float | None = None        # evaluate and keep the averaged weights, with this decay per step
-    mixed_precision: str = "no"           # one of PRECISIONS; fp16 needs a GPU
-    schedule: str = "constant"            # one of SCHEDULES
-    warmup_steps: int = 0                 # steps of linear rise to the base rate
-    decay_steps: int = 1000               # "step": multiply the rate after every so many steps ...
-    decay_factor: float = 0.5             # ... by this
-    patience: int | None = None           # stop after so many epochs without a better score; None: never
-    min_epochs: int = 1                   # patience does not stop the run before these
-    validate_every: int = 1               # epochs between validations; the last epoch is always validated
-    checkpoint_every: int = 1             # epochs between checkpoints; the end is always saved
-    checkpoint_steps: int | None = None   # also a checkpoint every so many steps, within an epoch
-    keep_checkpoints: int = 2             # number of newest checkpoints kept
-    max_steps: int | None = None          # pause here; a later call with the same folder continues
+    n_epochs: Count = 20                  # passes over the data, at most
+    learning_rate: NonNegative = 1e-3     # base rate, before warm-up and schedule
+    optimizer: Literal[OPTIMIZERS] = "adam"
+    weight_decay: NonNegative = 0.0       # adam, sgd, adagrad: added to the gradient (L2); adamw: decoupled
+    momentum: Share = 0.0                 # of sgd
+    gradient_accumulation: Count = 1      # batches per step
+    clip_norm: NonNegative | None = None  # the gradient's norm is clipped to this
+    ema_decay: Share | None = None        # evaluate and keep the averaged weights, with this decay per step
+    mixed_precision: Literal[PRECISIONS] = "no"   # fp16 needs a GPU
+    schedule: Literal[SCHEDULES] = "constant"
+    warmup_steps: Natural = 0             # steps of linear rise to the base rate
+    decay_steps: Count = 1000             # "step": multiply the rate after every so many steps ...
+    decay_factor: Share = 0.5             # ... by this
+    patience: Count | None = None         # stop after so many epochs without a better score; None: never
+    min_epochs: Count = 1                 # patience does not stop the run before these
+    validate_every: Count = 1             # epochs between validations; the last epoch is always validated
+    checkpoint_every: Count = 1           # epochs between checkpoints; the end is always saved
+    checkpoint_steps: Count | None = None  # also a checkpoint every so many steps, within an epoch
+    keep_checkpoints: Count = 2           # number of newest checkpoints kept
+    max_steps: Count | None = None        # pause here; a later call with the same folder continues
     device: str = "auto"                  # "auto", "cpu", "cuda", "mps"
 
     def __post_init__(self):
-        for name, known in {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "mixed_precision": PRECISIONS}.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {list(known)}, got {getattr(self, name)!r}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+        check_fields(self)
         for name, rule in _conflicts(self):
             raise ValueError(f"{name}={getattr(self, name)} {rule}")
 
 # %% ../../nbs/20_training/20_config.ipynb #06e6b258
-_COUNTS = ("n_epochs", "gradient_accumulation", "decay_steps", "patience", "min_epochs", "validate_every",
-           "checkpoint_every", "checkpoint_steps", "keep_checkpoints", "max_steps")
-_POSITIVE = ("learning_rate", "weight_decay", "clip_norm", "warmup_steps")
-_RANGES = {**{name: (1, math.inf) for name in _COUNTS}, **{name: (0, math.inf) for name in _POSITIVE},
-           **{name: (0, 1) for name in ("momentum", "ema_decay", "decay_factor")}}
-
-
 def _conflicts(config: FitConfig) -> Iterable[tuple[str, str]]:
     "Fields that would have no effect or cannot work, with the reason."
     if config.momentum and config.optimizer != "sgd":

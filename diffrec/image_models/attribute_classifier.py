@@ -147,7 +147,7 @@ def load_classifier(
     device: torch.device | str = "cpu",  # where it is to run
 ) -> AttributeClassifier:
     "A classifier from disk; raises `ValueError` if the file holds something else."
-    weights, config = read_weights(path, device)
+    weights, config = read_weights(path, device, sealed=False)     # a part's card has its hash
     wanted = {field.name for field in fields(ClassifierConfig)}
     if set(config) != wanted:
         raise ValueError(f"{path} holds no attribute classifier: its configuration has {sorted(config)}, "

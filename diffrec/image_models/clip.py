@@ -143,7 +143,7 @@ def save_clip(
 ) -> None:
     "Write `open_clip_model.safetensors`, `open_clip_config.json` and the tokenizer."
     kept = copy.deepcopy(clip).to(memory_format=torch.contiguous_format)
-    with whole_folder(folder) as building:
+    with whole_folder(folder, "image model") as building:
         tokenizer.backend_tokenizer.no_padding()             # settings of the last call do not belong to the file
         tokenizer.backend_tokenizer.no_truncation()
         save_for_hf(kept.half() if half else kept, tokenizer, copy.deepcopy(config), building, safe_serialization=True)

@@ -60,7 +60,7 @@ def start_table(
     "Make an empty table, atomically."
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there and holds no table of embeddings: name another folder, or empty it")
-    with whole_folder(folder) as building:
+    with whole_folder(folder, "embedding table") as building:
         size, free = len(ids) * record["width"] * np.dtype(record["dtype"]).itemsize, shutil.disk_usage(building).free
         if size > free:
             raise OSError(f"the table for {folder} needs {size} bytes, there are {free}")

@@ -21,7 +21,8 @@ def card_files(
 ) -> dict[str, dict[str, Any]]:      # relative name -> {"sha256", "bytes"}
     "Size and hash of every file below a folder except its card."
     folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "card.json")
+    paths = sorted(path for path in folder.rglob("*")
+                   if path.is_file() and path != folder / "card.json" and not path.name.startswith("."))
     return {path.relative_to(folder).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
             for path in paths}
 

@@ -158,7 +158,7 @@ def write_part(
         return None
     about = _about(trained, what, model, learned)
     evaluated_on = {"count": trained.recipe.n_evaluated, "seed": trained.seed, "size": 64, "kinds": "held out"}
-    with whole_folder(out) as building:
+    with whole_folder(out, "image model") as building:
         save(building)
         quality = {"evaluated_on": evaluated_on, **evaluate(building)}
         write_json(building / "card.json", {**about, "quality": quality, "files": card_files(building)})

@@ -32,6 +32,7 @@ from ..evaluation.rating import auc
 from .builders import NETWORKS, Network
 from .recipes import RECIPES, RecommenderRecipe
 from ..studies.recipe import Family, Recipe, log_folder
+from ..studies.trials import load_record
 from ..training.config import learned_state, load_learned_state
 from ..training.fit import fit
 
@@ -182,7 +183,23 @@ def _read_selection(folder: str | Path, selection: str) -> tuple[dict, dict]:
     path = Path(folder) / f"{selection}.safetensors"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: train the model first, selections are {list(SELECTIONS)}")
-    return read_weights(path)
+    weights, config = read_weights(path)
+    _check_owner(path, config, selection)
+    return weights, config
+
+
+def _check_owner(path: Path, config: Mapping[str, Any], selection: str) -> None:
+    "Raise `ValueError` if weights are not those of the selection and of the training in whose folder they lie."
+    found = f"{config.get('model')!r}, seed {config.get('seed')}, selection {config.get('selection')!r}"
+    if config.get("selection") != selection:
+        raise ValueError(f"{path} holds the weights of {found}, not of the selection {selection!r}: train the model again")
+    if not (path.parent / "epochs.parquet").exists():
+        return
+    record = load_record(path.parent)
+    if differing := sorted(name for name in record if config.get(name) != record[name]):
+        wanted = f"{record['recipe']['model']!r}, seed {record['seed']}"
+        raise ValueError(f"{path} holds the weights of {found}; its folder is the training of {wanted}, and their "
+                         f"{differing[0]} differs: train the model again")
 
 
 def load_trained(

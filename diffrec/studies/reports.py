@@ -30,7 +30,7 @@ def write_report(
     if missing := sorted({"parameters", "data", "packages"} - set(record)):
         raise ValueError(f"the record of {folder.name!r} lacks {missing}; make it with run_record")
     write_rows(folder / "results.parquet", rows)
-    write_json(folder / "config.json", dict(record))
+    write_json(folder / "config.json", dict(record), sealed=True)
     return folder
 
 # %% ../../nbs/35_studies/60_reports.ipynb #56cb52e1
@@ -41,7 +41,7 @@ def read_report(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no report {folder.name!r} in {folder.parent}")
-    return read_rows(folder / "results.parquet"), read_json(folder / "config.json")
+    return read_rows(folder / "results.parquet"), read_json(folder / "config.json", sealed=True)
 
 # %% ../../nbs/35_studies/60_reports.ipynb #26c44457
 class _Loads(HTMLParser):

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Trial', 'trial_path', 'write_trial', 'read_header', 'read_trial', 'train_once', 'load_record', 'was_made_from',
-           'train_or_find', 'train_all', 'evaluation_record', 'evaluate_or_find']
+           'train_or_find', 'train_all', 'evaluation_record', 'evaluate_or_find', 'kept_or_made']
 
 # %% ../../nbs/35_studies/30_trials.ipynb #f8f6adcb
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
-from ..core.artifacts import atomic_path, done_once, read_json, read_table, write_table
+from ..core.artifacts import done_once, made_of, parse_json, read_arrow, read_table, write_table
+from ..core.folders import claim_folder
 from .provenance import record_agrees, record_of, source_hash
 from .recipe import Family, Recipe, made_from
 
@@ -63,31 +62,35 @@ def write_trial(
     wide = order.merge(table, on=index, how="left")[[*index, *rows["name"].unique()]]
     header = {"made_from": record, "evaluated": evaluated, "facts": trial.facts,
               "epochs": _as_json(trial.epochs)}
-    table = pa.Table.from_pandas(wide.astype({"user": np.int32}), preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"trial": json.dumps(header).encode()})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-    return Path(path)
+    return write_table(path, wide.astype({"user": np.int32}), {"trial": json.dumps(header)})
 
 # %% ../../nbs/35_studies/30_trials.ipynb #95cf9cff
 def read_header(
     path: str | Path,      # written by `write_trial`
 ) -> dict[str, Any]:       # "made_from", "evaluated", "facts", "epochs"
-    "The header of a trial; raises `ValueError` naming the file if it is none."
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable parquet file: {error}") from error
+    "The header of a trial; raises `ValueError` naming the file if it is none, or not of the training it is named for."
+    return _opened(path)[0]
+
+
+def _opened(path: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    "Header and table of a trial, read once and checked."
+    table = read_arrow(path, sealed=True)
+    metadata = table.schema.metadata or {}
     if b"trial" not in metadata:
         raise ValueError(f"{path} is not a trial: its header has no entry 'trial'")
-    return json.loads(metadata[b"trial"])
+    header = parse_json(path, metadata[b"trial"])
+    made = header["made_from"]
+    if "recipe" in made and Path(path).name != trial_path("", made["recipe"]["model"], made["seed"]).name:
+        raise ValueError(f"{path} is the trial of {made['recipe']['model']!r} with seed {made['seed']}, not of the "
+                         "training it is named for: put it back in its place")
+    return header, table.to_pandas()
 
 
 def read_trial(
     path: str | Path,      # written by `write_trial`
 ) -> Trial:
     "A trial as it was written; raises `ValueError` naming the file if it is none."
-    header, wide = read_header(path), read_table(path)
+    header, wide = _opened(path)
     index = [name for name in wide.columns if "@" not in name]
     rows = wide.melt(index, var_name="name").dropna(subset="value")
     metric, k = (rows["name"].str.rsplit("@", n=1).str[at] for at in (0, 1))
@@ -107,13 +110,13 @@ def train_once(
     models: str | Path,   # one subfolder a model and seed
 ) -> Path:                # models/MODEL/seed-N, with epochs.parquet and what the family writes
     "Train one model unless that was done from the same recipe, data, seed and code."
-    folder, record = Path(models) / recipe.model / f"seed-{seed}", made_from(family, recipe, data, seed)
+    record = made_from(family, recipe, data, seed)
+    folder = claim_folder(Path(models) / recipe.model / f"seed-{seed}", "training")
 
     def make(path: Path) -> None:
         write_table(path, family.train(recipe, data, seed, folder, record))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    done_once(folder / "epochs.parquet", record, make)
+    done_once(folder / "epochs.parquet", record, make, whole=True)
     return folder
 
 # %% ../../nbs/35_studies/30_trials.ipynb #d73c7cda
@@ -121,7 +124,7 @@ def load_record(
     folder: str | Path,      # from `train_once`
 ) -> dict[str, Any]:
     "What trained weights were made from."
-    return read_json(Path(folder) / "epochs.parquet.recipe.json")
+    return made_of(Path(folder) / "epochs.parquet")
 
 
 def was_made_from(
@@ -154,7 +157,7 @@ def train_or_find(
     if trials is not None and was_made_from(path, recipe, record):
         return entry | {"made_from": read_header(path)["made_from"]}, read_trial(path).epochs
     folder = train_once(family, recipe, data, seed, models)
-    return entry | {"made_from": load_record(folder)}, read_table(folder / "epochs.parquet")
+    return entry | {"made_from": load_record(folder)}, read_table(folder / "epochs.parquet", sealed=True)
 
 # %% ../../nbs/35_studies/30_trials.ipynb #83fe3de5
 def train_all(
@@ -216,6 +219,23 @@ def evaluate_or_find(
                                 f"remove the trial and run the training again")
     if load_record(folder) != record:
         raise ValueError(f"the weights in {folder} are not those of this run: their recipe, seed, data or code differ")
-    trial = Trial(read_table(folder / "epochs.parquet"), *family.evaluate(folder, data, settings))
+    epochs = read_table(folder / "epochs.parquet", sealed=True)
+    trial = Trial(epochs, *family.evaluate(folder, data, settings))
     write_trial(path, trial, record, evaluated)
     return trial
+
+# %% ../../nbs/35_studies/30_trials.ipynb #c88b27d3
+def kept_or_made(
+    path: str | Path | None,        # of the trial; None: made in any case, and kept nowhere
+    record: Mapping[str, Any],      # what it is made from
+    evaluated: Mapping[str, Any],   # how it is evaluated
+    make: Callable[[], Trial],
+) -> Trial:
+    "The trial of these records that is kept at a path; otherwise it is made, and written."
+    if path is None:
+        return make()
+    wanted = json.loads(json.dumps({"made_from": record, "evaluated": evaluated}))
+    header = read_header(path) if Path(path).exists() else {}
+    if {name: header.get(name) for name in wanted} != wanted:
+        write_trial(path, make(), wanted["made_from"], wanted["evaluated"])
+    return read_trial(path)

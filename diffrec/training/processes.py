@@ -7,6 +7,7 @@ __all__ = ['Process', 'current_process', 'share_of_process', 'users_of_process',
            'gather_rows', 'from_main']
 
 # %% ../../nbs/20_training/10_processes.ipynb #343037a6
+import atexit
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,15 @@ class Process(NamedTuple):
     "A process among those of the run."
     rank: int         # 0 is the main process
     n_processes: int  # 1 when nothing was launched
+
+
+def _leave_group() -> None:
+    "Leave the group of processes: the threads of a group that nobody left abort the process at its very end."
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+atexit.register(_leave_group)          # on every way out
 
 
 def current_process(

@@ -3,10 +3,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from diffrec.core.artifacts import read_json, read_rows
+from diffrec.core.folders import claim_folder
 from diffrec.data.interactions import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
 from diffrec.world.files import load_images
@@ -83,6 +85,16 @@ def test_an_interrupted_pipeline_goes_on(report: Path, project: Path):
     assert before == after and before, "models that were trained are not trained again"
 
 
+@pytest.mark.xdist_group("run_world")
+def test_a_changed_byte_of_the_data_is_drawn_again(report: Path, project: Path):
+    steps, file = WORLD.steps(True), project / "outputs/world-quick/data/train.parquet"
+    before, others = file.read_bytes(), {path: path.read_bytes() for path in (project / "outputs/world-quick/data").rglob("*.safetensors")}
+    file.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
+    ran = run_steps(steps, project)
+    assert ran[0] and file.read_bytes() == before and others == {path: path.read_bytes() for path in others}
+    assert run_steps(steps, project) == [False] * len(steps)
+
+
 def at_defaults(name: str, folder: str = "defaults", **parameters: object) -> Step:
     "A run notebook with its own parameters, but for those given; its executed copy bears its name."
     return Step(name, f"outputs/{folder}/{name}.ipynb", parameters)
@@ -111,10 +123,12 @@ def test_recommenders_chain_at_their_defaults(project: Path):
 
 @pytest.mark.xdist_group("run_recommenders")
 @pytest.mark.parametrize("parameters, error", [
-    ({"presett": "toy"}, "presett"),
+    ({"presett": "toy"}, "unknown parameter 'presett'; did you mean 'preset'"),
     ({"preset": "toi"}, "toi.*toy"),
-    ({"data": 3}, "data.*str"),
+    ({"data": 3}, "data must be text, got 3"),
+    ({"n_workers": 2.5}, "n_workers must be a whole number >= 1, got 2.5"),
     ({"changes": {"modles": ["mf_bpr"]}}, "modles.*models"),
+    ({"changes": {"fit.learning_rate": "0.1"}}, "fit.learning_rate must be a finite number >= 0, got '0.1'; write fit.learning_rate=0.1"),
 ])
 def test_a_run_refuses_wrong_parameters_and_names_them(project: Path, parameters: dict, error: str):
     run_step(at_defaults("10_prepare_world"), project, progress=False)
@@ -164,6 +178,22 @@ def test_a_report_on_priors_shows_every_control(project: Path):
     assert len(inside) and inside.between(.02, .9).all()             # pictures of the catalogue lie where pictures lie
 
 
+@pytest.mark.xdist_group("run_priors")
+def test_an_evaluation_of_priors_reads_what_is_kept_and_makes_only_what_is_missing(project: Path):
+    run_chain(project, "priors")
+    first, again = project / "outputs/toy/reports/toy_prior", project / "outputs/kept/toy_prior"
+    (first / "trials/kde-seed-0.parquet").unlink()                      # as if the evaluation had been interrupted there
+    before = {path.stem: path.stat().st_mtime_ns for path in (first / "trials").glob("*.parquet")}
+    assert {f"{system}-seed-0" for system in ("prior", "prior_population", "prior_late", "mean", "best_of", "shuffled", "prior_long_sampler", "oracle",
+                                              "verifier", "verifier_shuffled", "verifier_with_ratings", "evaluator")} <= set(before)
+    step = Step("42_evaluate_prior", "outputs/kept/report.ipynb", {"out": "outputs/kept/toy_prior", "trials": "outputs/toy/reports/toy_prior/trials"})
+    assert run_step(step, project, progress=False)
+    after = {path.stem: path.stat().st_mtime_ns for path in (first / "trials").glob("*.parquet")}
+    assert {name for name, written in after.items() if before.get(name) != written} == {"kde-seed-0"}
+    for name in ("results.parquet", "judged.parquet"):
+        pd.testing.assert_frame_equal(pd.read_parquet(again / name), pd.read_parquet(first / name), check_exact=True)
+
+
 @pytest.mark.xdist_group("run_pictures")
 def test_the_simulation_and_the_zoo_show_every_control(project: Path):
     run_chain(project, "pictures")
@@ -190,7 +220,8 @@ def flickr(project: Path) -> Path:
     "A folder with a table of scores, its pictures as files, and the data set made from both, as FLICKR-AES comes."
     run_step(at_defaults("10_prepare_world"), project, progress=False)
     ratings, images, home = read_dataset(project / "outputs/toy/data/ratings"), load_images(project / "outputs/toy/data"), project / "outputs/flickr"
-    (home / "pictures").mkdir(parents=True)
+    claim_folder(home, "run")
+    (home / "pictures").mkdir()
     for item, picture in enumerate(images):
         Image.fromarray(np.asarray(picture)).save(home / "pictures" / f"{item}.png")
     lines = [f"worker{user},{item}.png,{value:g}" for part in ratings.splits.values() for user, item, value in zip(part.users, part.items, part.values)]

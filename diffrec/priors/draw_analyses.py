@@ -30,10 +30,11 @@ from ..evaluation.inference import Estimate
 from ..evaluation.summary import summarise_ranking
 from ..evaluation.uplift import table_uplift
 from .comparison import Comparison
-from .evaluation import Draws, TrainedPriors, prior_sampler
+from .evaluation import Draws
 from .evaluation_by_truth import LikeTables
 from .presets import PriorEvaluation
 from .rated_pictures import support_of_unseen
+from .trained_priors import TrainedPriors, prior_sampler
 from .uplift import kept_share, relative_uplift
 from .verifier_training import NCF
 from .verifiers import Evaluators
@@ -126,10 +127,11 @@ def means_by_evaluator(
 ) -> pd.DataFrame:          # indexed by slice and model; columns (metric, evaluator)
     "Mean utility and coverage of every system by both evaluators, in the first training."
     frames, both = [], {"learned": evaluators.learned, evaluators.name: evaluators.decides}
-    for (group, model, scale, seed), made in draws.items():
+    for key in draws:                                       # looked up only if needed: that may draw
+        group, model, scale, seed = key
         if group == "seen" or seed != study.seeds[0]:
             continue
-        users = comparison.groups[group]
+        users, made = comparison.groups[group], draws[key]
         can = np.isin(users, list(evaluators.learned.liked))
         for name, evaluate in both.items() if can.any() else ():
             means = evaluate(users[can], made[can]).groupby("metric")["value"].mean().rename_axis(None).to_frame().T
@@ -198,9 +200,11 @@ def pooled_metrics(
         held, enough = held_out_likes(comparison, group)
         wanted = comparison.of_items(held.items)
         bandwidth = median_distance(wanted, rng_for(0, f"bandwidth of {group}"))
-        for (slice_, model, scale, seed), made in draws.items():
+        for key in draws:
+            slice_, model, scale, seed = key
             if slice_ != group or not (np.isnan(scale) or scale in (study.guidance_scales[0], study.chosen)):
                 continue
+            made = draws[key]
             points, label = made[enough].reshape(-1, made.shape[2]), label_of(model, scale, study)
             found = _set_metrics(wanted, points, comparison, bandwidth)
             rows.append(metric_rows(found, {**report, "slice": group, "model": label, "seed": seed}, len(points)))

@@ -328,7 +328,10 @@ def explain(
     descriptor, file = tempfile.mkstemp(prefix="diffrec-", suffix=".txt")
     with open(descriptor, "w", encoding="utf-8") as opened:
         opened.write(trace)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), name)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [name]
+    first = lines[0]
+    if first.endswith(":") and len(lines) > 1:          # a list follows: its first entry, and how many more there are
+        first += f" {lines[1]}" + (f" (and {len(lines) - 2} more, listed with the traceback)" if len(lines) > 2 else "")
     return code, "\n  ".join(["diffrec: " + (first if code == 2 else f"a defect of this program: {name}: {first}"),
                              *getattr(error, "__notes__", ()), f"the traceback is in {file}"])
 

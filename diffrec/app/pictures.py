@@ -6,6 +6,7 @@
 __all__ = ['PriorModel', 'open_source', 'train_prior', 'load_prior_model']
 
 # %% ../../nbs/90_app/15_pictures.ipynb #ee6d4b6f
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ import torch
 from PIL import Image
 
 from .recommender import rows_of_ids
+from ..core.folders import claim_folder
 from ..core.paths import Paths
 from ..core.settings import Count, Natural, check_call
-from ..data.interactions import Dataset, read_dataset, save_dataset
+from ..data.interactions import Dataset, save_dataset
 from ..data.ratings import RatedPictures
 from ..diffusion.guidance import Guidance
 from ..image_models.drawing import picture_seed
@@ -91,10 +93,11 @@ def open_source(
             raise ValueError(f"{data.name} needs `pictures`, the folder of the files that its items name")
         return open_rated_pictures(save_dataset(data, out / "source"), pictures)
     if str(data) in ("toy", "demo"):
-        from diffrec.world.files import save_world
+        from diffrec.world.files import load_world, save_world
         from diffrec.world.world import draw_world, world_config
-        if not (out / "world" / "card.json").exists():
-            save_world(draw_world(world_config(str(data), 0)), out / "world")
+        config = world_config(str(data), 0)
+        if not (out / "world" / "card.json").exists() or load_world(out / "world").config != config:
+            save_world(draw_world(config), out / "world")
         return open_rated_pictures(out / "world")
     return open_rated_pictures(data, pictures)
 
@@ -111,8 +114,8 @@ def train_prior(
     "Train a prior on rated pictures unless that was done, and load it; raises `ValueError` naming what is wrong."
     check_call(train_prior, {"settings": settings, "model": model, "seed": seed, "out": out, "changes": changes})
     name = data.name if isinstance(data, Dataset) else Path(data).name
-    out = Path(out) if out else Paths.find().outputs / "trained" / f"{name}-prior"
     recipe = with_changes(PRIORS.recipe(settings, model), changes or {})
+    out = claim_folder(out if out else Paths.find().outputs / "trained" / f"{name}-prior", "collection of trainings")
     prepared = prepare_prior_data(out / "data", open_source(data, pictures, out), SplitSettings(), zoo("tiny").encoder)
     return load_prior_model(train_once(PRIORS, recipe, prepared, seed, out / "models"))
 
@@ -120,12 +123,16 @@ def train_prior(
 def load_prior_model(
     folder: str | Path,      # of one training, e.g. outputs/trained/toy-prior/models/prior/seed-0
 ) -> PriorModel:
-    "A trained prior with the data beside it; raises `FileNotFoundError` naming what is missing."
-    folder = Path(folder)
+    "A trained prior with the data beside it; raises an error naming what is missing, or of another training."
+    folder = Path(os.path.abspath(folder))
     by_command = folder.parents[1]                            # `diffrec train priors` writes its data there
-    data = by_command if (by_command / "sources.json").exists() else folder.parents[2] / "data"
-    for path in (folder / "prior.safetensors", data / "sources.json"):
+    data = by_command if (by_command / "ratings" / "card.json").exists() else by_command.parent / "data"
+    for path in (folder / "prior.safetensors", data / "ratings" / "card.json"):
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there: {folder} is no folder of a trained prior")
-    return PriorModel(folder, open_prior_data(data), read_dataset(data / "ratings"),
-                      load_prior(folder / "prior.safetensors")[0])
+    prior, notes = load_prior(folder / "prior.safetensors")
+    opened = open_prior_data(data)
+    trained_on = notes.get("data")
+    if trained_on != opened.sources:
+        raise ValueError(f"{folder} was trained on {trained_on}, and {data} holds {dict(opened.sources)}: train the prior again")
+    return PriorModel(folder, opened, opened.ratings, prior)

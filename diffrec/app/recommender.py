@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ..core.contracts import ScoringModel
+from ..core.folders import claim_folder
 from ..core.paths import Paths
 from ..core.settings import Count, Natural, check_call, checked, unknown_name
 from ..data.interactions import Dataset, fingerprint, is_explicit, read_dataset, save_dataset
@@ -140,17 +141,18 @@ def fit_recommender(
     out: str | Path | None = None,       # where data set and weights are kept; None: outputs/trained/NAME
     changes: Mapping[str, Any] | None = None,   # to the recipe, e.g. {"fit.n_epochs": 5}
 ) -> Recommender:
-    "Train a recommender unless that was done, and load it; raises `ValueError` naming a value that is wrong."
+    "Train a recommender unless that was done, and load it; raises `ValueError` naming a value, `FileExistsError` `out`."
     check_call(fit_recommender, {"model": model, "settings": settings, "seed": seed, "out": out, "changes": changes})
     if missing := {"valid", "test"} - set(data.splits):
         raise ValueError(f"{data.name} has no split {sorted(missing)[0]!r}: use diffrec.split(data) first")
     family, recipe = find_recipe(model, settings)
-    out = Path(out) if out else Paths.find().outputs / "trained" / data.name
+    recipe = with_changes(recipe, changes or {})
+    out = claim_folder(out if out else Paths.find().outputs / "trained" / data.name, "collection of trainings")
     if not (out / "data" / "card.json").exists():
         save_dataset(data, out / "data")
     elif fingerprint(read_dataset(out / "data")) != fingerprint(data):
         raise ValueError(f"{out} holds trainings on another data set than {data.name}: give another `out`")
-    folder = train_once(family, with_changes(recipe, changes or {}), data, seed, out / "models")
+    folder = train_once(family, recipe, data, seed, out / "models")
     return open_recommender(folder)
 
 # %% ../../nbs/90_app/10_recommender.ipynb #cd47885e

@@ -24,11 +24,13 @@ def project_root(
 def data_root(
     root: Path,  # the project's top folder
 ) -> Path:       # the folder that holds the data sets
-    "The folder named by `DIFFREC_DATA`, else `root/data`; raises `FileNotFoundError` if the named folder is missing."
+    "The folder named by `DIFFREC_DATA`, else `root/data`; raises `OSError` if what is named is no folder, or missing."
     named = os.environ.get("DIFFREC_DATA")
     folder = (root / named).resolve() if named else root / "data"
-    if named and not folder.is_dir():
-        raise FileNotFoundError(f"DIFFREC_DATA names the folder {folder}, which is not there")
+    if named and folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"DIFFREC_DATA names {folder}, which is a file: name the folder that holds the data sets")
+    if named and not folder.exists():
+        raise FileNotFoundError(f"DIFFREC_DATA names the folder {folder}, which is not there: make it, or name another")
     return folder
 
 # %% ../../nbs/00_core/10_paths.ipynb #276d44db

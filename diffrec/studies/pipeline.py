@@ -15,7 +15,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -260,13 +260,16 @@ def _execute(path: Path, step: Step, parameters: dict, root: Path, progress: boo
 _KERNELS: list[Any] = []       # managers of kernels that run now
 
 
-def _interrupt_kernels() -> None:
-    "Pass Ctrl-C on to every kernel and its workers, which end what they write as after an error."
-    for manager in list(_KERNELS):
-        group = getattr(manager.provisioner, "pgid", None)
-        with suppress(ProcessLookupError):
-            if group and group != os.getpgrp():
-                os.killpg(group, signal.SIGINT)
+def _end_kernels(running: Mapping[Future, Step], patience: float = 10.) -> None:
+    "Pass Ctrl-C on to every kernel and its workers, which end as after an error; kill those that do not."
+    for signum in (signal.SIGINT, signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        for manager in list(_KERNELS):
+            group = getattr(manager.provisioner, "pgid", None)
+            with suppress(ProcessLookupError):
+                if group and group != os.getpgrp():
+                    os.killpg(group, signum)
+        if not wait(running, timeout=patience).not_done:
+            return
 
 
 def _papermill(step: Step, parameters: dict, root: Path, building: Path, progress: bool, sockets: str) -> None:
@@ -326,7 +329,7 @@ def run_steps(
                     if progress and n_workers > 1 and ran[step.output]:
                         print(f"{len(ran)} of {len(steps)}: {step.output}", flush=True)
         except KeyboardInterrupt:
-            _interrupt_kernels()
+            _end_kernels(running)
             raise
     return [ran[step.output] for step in steps]
 

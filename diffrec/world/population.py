@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from ..core.seeds import rng_for
+from ..core.settings import unknown_name
 from .drawing import ATTRIBUTES, SHAPES, check_codes, sample_placements
 
 # %% ../../nbs/10_world/40_population.ipynb #298bd8dd
@@ -68,7 +69,7 @@ def world_config(
 ) -> WorldConfig:
     "The configuration of a preset; change fields with `dataclasses.replace`."
     if preset not in WORLD_PRESETS:
-        raise ValueError(f"no world is called {preset!r}; presets are {list(WORLD_PRESETS)}")
+        raise unknown_name("world", preset, WORLD_PRESETS)
     return replace(WORLD_PRESETS[preset], seed=seed)
 
 # %% ../../nbs/10_world/40_population.ipynb #79d605d6

@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+import reprlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,12 +46,27 @@ class _Record:
     kind: str
 
     def __new__(cls, *arguments: Any):
+        if len(arguments) > 16:
+            raise RefusedPickle(f"it gives {len(arguments)} arguments to one object; no data needs more than 16")
         record = super().__new__(cls)
         record.arguments, record.state, record.value = arguments, None, None
         return record
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+# %% ../../nbs/00_core/40_pickles.ipynb #c4fbd072
+class _Pairs:
+    "A dictionary of a pickle; its keys are texts, small whole numbers, or None."
+    __slots__ = ("entries",)
+
+    def __init__(self):
+        self.entries: dict[Any, Any] = {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not (type(key) in (str, bytes, bool, type(None)) or type(key) is int and abs(key) < 2 ** 31):
+            raise RefusedPickle(f"it has a {type(key).__name__} as a key; texts and whole numbers below 2^31 are read")
+        self.entries[key] = value
 
 # %% ../../nbs/00_core/40_pickles.ipynb #28245b21
 class _Reader(pickle.Unpickler):
@@ -59,6 +75,9 @@ class _Reader(pickle.Unpickler):
     def __init__(self, file: BinaryIO):
         super().__init__(file)
         self.classes: dict[str, type] = {}
+
+    def persistent_load(self, pid: Any) -> _Pairs:
+        return _Pairs()                                    # see `_checked`, which puts this in place of a dictionary
 
     def find_class(self, module: str, name: str) -> type:
         kind = ALLOWED.get((module, name))
@@ -71,20 +90,25 @@ class _Reader(pickle.Unpickler):
 # %% ../../nbs/00_core/40_pickles.ipynb #724978b1
 def _dtype(arguments: tuple, state: tuple | None) -> np.dtype:
     "One of the harmless dtypes; only the byte order is taken from the state."
-    if not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|U\d{1,9}|O8)", str(arguments[0])):
-        raise RefusedPickle(f"it uses the dtype {arguments[0]!r}; numbers, text and objects are read")
-    dtype = np.dtype(str(arguments[0]))
+    name = arguments[0]
+    if not (type(name) is str and re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|U\d{1,9}|O8)", name)):
+        raise RefusedPickle(f"it uses the dtype {reprlib.repr(name)}; numbers, text and objects are read")
+    dtype = np.dtype(name)
     return dtype.newbyteorder(state[1]) if state and state[1] in ("<", ">") else dtype
 
 # %% ../../nbs/00_core/40_pickles.ipynb #34dfe4e6
 def _filled(values: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
     "An array of `shape` from bytes, or from a list if `dtype` is object."
-    if not (isinstance(dtype, np.dtype) and isinstance(shape, tuple) and all(type(size) is int for size in shape)
-            and min(shape, default=0) >= 0 and isinstance(values, list if dtype == object else (bytes, bytearray))):
-        raise RefusedPickle(f"it describes an array of {dtype} and shape {shape} from {type(values).__name__}")
+    said = dtype if isinstance(dtype, (np.dtype, str)) else type(dtype).__name__
+    if not (isinstance(dtype, np.dtype) and isinstance(shape, tuple) and len(shape) <= 32
+            and all(type(size) is int and 0 <= size < 2 ** 48 for size in shape)
+            and isinstance(values, list if dtype == object else (bytes, bytearray))):
+        raise RefusedPickle(f"it describes an array of {said} and shape {reprlib.repr(shape)} from {type(values).__name__}")
     count = math.prod(shape)
     if len(values) != (count if dtype == object else count * dtype.itemsize):
         raise RefusedPickle(f"an array of {dtype} and shape {shape} does not have {len(values)} values or bytes")
+    if not count and max(shape) > 1_000_000:
+        raise RefusedPickle(f"an array of shape {shape} has no value; 1,000,000 rows are allowed then")
     if dtype == object:
         return np.fromiter(values, object, count).reshape(shape)         # a list is in reading order, always
     return np.ndarray(shape, dtype, bytes(values), order=order).astype(dtype.newbyteorder("="))
@@ -113,7 +137,10 @@ def _sparse(kind: str, state: dict) -> Any:
     shape, data = state["_shape"], state["data"]
     names = ["indices", "indptr"] if kind.startswith("csr") else ["coords"] if "coords" in state else ["row", "col"]
     places = state["coords"] if names == ["coords"] else tuple(state[name] for name in names)
-    if len(shape) != 2 or data.dtype.kind not in "biuf" or any(place.dtype.kind not in "iu" for place in places):
+    if not (isinstance(shape, tuple) and len(shape) == 2 and isinstance(places, tuple) and len(places) == 2
+            and all(isinstance(size, (int, np.integer)) and 0 <= size < 2 ** 31 for size in shape)):
+        raise RefusedPickle(f"its matrix is not one of numbers at whole places in rows and columns below 2^31: {reprlib.repr(shape)}")
+    if data.dtype.kind not in "biuf" or any(place.dtype.kind not in "iu" for place in places):
         raise RefusedPickle("its matrix is not one of numbers at whole places in rows and columns")
     if kind.startswith("coo"):
         return getattr(sp, kind)((data, places), shape=shape)
@@ -122,14 +149,22 @@ def _sparse(kind: str, state: dict) -> Any:
     return matrix
 
 # %% ../../nbs/00_core/40_pickles.ipynb #e010fb73
+_PLAIN = {int, str, float, bool, bytes, type(None), np.str_, np.int64, np.float64}
+
+
 def _index(data: np.ndarray, name: Any = None) -> pd.Index:
     "The names of columns or rows, with the dtype they were stored with."
+    if type(name) not in _PLAIN or not isinstance(data, np.ndarray) or data.ndim != 1 or (
+            data.dtype == object and not _PLAIN.issuperset(map(type, data.tolist()))):
+        raise RefusedPickle("the names of its rows or columns are not texts or numbers")
     return pd.Index(data, name=name, dtype=data.dtype)
 
 
 def _manager(arguments: tuple, state: Any) -> pd.DataFrame:
     "A frame from (blocks of (values [c, N], columns [c]), [column names, row index])."
     blocks, (columns, rows) = arguments
+    if not (isinstance(columns, pd.Index) and isinstance(rows, pd.Index) and len(columns) <= 10_000):
+        raise RefusedPickle("its frame does not name its rows and at most 10,000 columns")
     places = [np.arange(len(columns))[placement] for _, placement, *_ in blocks]
     filled = np.concatenate([*places, np.arange(0)])
     if not np.array_equal(np.sort(filled), np.arange(len(columns))):
@@ -155,31 +190,33 @@ _ARGUMENT = {instruction.code.encode("latin-1"): 0 if instruction.arg is None el
              for instruction in pickletools.opcodes}               # bytes of the argument; below 0: stored before it
 _WIDTH = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
           pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}
-_APART = b"r.\x82\x83\x84"                                         # places, the end, and registered extensions
+_APART = b"r.}Qd\x82\x83\x84\x8f\x90\x91"     # places, the end, and what is replaced or not read: dictionaries, sets, …
 _FIXED = {size: b"".join(code for code, n in _ARGUMENT.items() if n == size and code not in _APART)
           for size in (0, 1, 2, 4, 8)}                             # instructions with an argument of so many bytes
 _RUN = re.compile(b"(?s)(?:" + b"|".join(b"[" + re.escape(codes) + b"]" + b"." * size
                                          for size, codes in _FIXED.items()) + b")*+")
 _CUT_OFF = b"".join(_FIXED.values())                               # where a run ends at one, its argument is cut off
+_NEW_PAIRS = b"NQ"                                                # the unpickler is asked for an object: it makes `_Pairs`
 _NAME = re.compile(b"c[^\n]*\n[^\n]*\n")                          # the instruction that names a class
 
 # %% ../../nbs/00_core/40_pickles.ipynb #2c006e32
-def _check_claims(
+def _checked(
     data: bytes,  # a whole pickle
-) -> None:
-    "Raise `RefusedPickle` at an instruction that claims more places or bytes than the file has."
-    at = 0
+) -> bytes:       # the same with `_Pairs` in place of dictionaries
+    "Raise `RefusedPickle` at an instruction that claims more places or bytes than the file has, or that data do not need."
+    at, begin, parts = 0, 0, []
     while True:
         at = _RUN.match(data, at).end()
         code, width = data[at:at + 1], _WIDTH.get(_ARGUMENT.get(data[at:at + 1]), 0)
         claim = int.from_bytes(data[at + 1:at + 1 + (width or 4)], "little") if width or code == b"r" else 0
-        if code in (b"", b"."):
-            return
+        if code in (b"", b".") or code in _CUT_OFF:
+            return b"".join([*parts, data[begin:]])
         if code == b"c":
             named = _NAME.match(data, at)
             at = named.end() if named else len(data)
-        elif code in _CUT_OFF:
-            return
+        elif code == b"}":
+            parts += [data[begin:at], _NEW_PAIRS]
+            at = begin = at + 1
         elif not (width or code == b"r"):
             raise RefusedPickle(f"byte {at} is the instruction {code}, which no data file needs")
         else:
@@ -188,29 +225,60 @@ def _check_claims(
             raise RefusedPickle(f"an instruction claims {claim:,} places or bytes of a file that has {len(data):,}")
 
 # %% ../../nbs/00_core/40_pickles.ipynb #aaa33d4d
-_PLAIN = {int, str, float, bool, bytes, type(None)}
+_LIGHT = {int, str, float, bool, type(None)}
+_SMALL = ("scalar", "dtype", "slice")
 
 
-def _built(
-    value: Any,            # records, plain values and containers of them
-    done: dict[int, Any],  # id of a container -> its built form; shared parts stay shared
-) -> Any:
-    "`value` with every record in it replaced by what it describes."
-    if isinstance(value, _Record):
-        if value.value is None:
-            first_is_class = value.kind in ("array", "index")
-            arguments = tuple(_built(part, done) for part in value.arguments[first_is_class:])
-            value.value = _BUILDERS[value.kind](arguments, _built(value.state, done))
-        return value.value
-    if type(value) in (list, tuple) and id(value) not in done:
-        done[id(value)] = type(value)([part if type(part) in _PLAIN else
-                                       part.value if isinstance(part, _Record) and part.value is not None else
-                                       _built(part, done) for part in value])
-    if type(value) is dict and id(value) not in done:
-        done[id(value)] = {_built(key, done): _built(part, done) for key, part in value.items()}
-    if isinstance(value, type):
-        raise RefusedPickle("it holds a class where data should be")
-    return done.get(id(value), value)
+class _Building:
+    "Data from records. Every reference counts: a file can refer to one part so often that its data have no end."
+
+    def __init__(self, n_bytes: int):
+        self.done: dict[int, Any] = {}        # id of a container -> its built form; shared parts stay shared
+        self.weights: dict[int, int] = {}     # id of a container or record -> values reached from it
+        self.left = 10_000 + 32 * n_bytes     # values that may be read for all records
+
+    def weigh(self, parts: Any) -> int:
+        "Values reached from parts, each as often as it is referred to."
+        get, weight = self.weights.get, len(parts)
+        if any(getattr(kind, "kind", None) not in _SMALL for kind in set(map(type, parts)) - _LIGHT):
+            weight += sum([len(part) if type(part) in (bytes, bytearray) else get(id(part), 0)
+                           for part in parts if type(part) not in _LIGHT])
+        if weight > self.left:
+            raise RefusedPickle("its parts refer to each other so often that its data are far larger than the file")
+        return weight
+
+    def record(self, record: _Record) -> Any:
+        "What a record describes."
+        if record.value is None:
+            first_is_class = record.kind in ("array", "index")
+            arguments = tuple([self.built(part) for part in record.arguments[first_is_class:]])
+            state = self.built(record.state)
+            weight = self.weigh((*record.arguments, record.state))
+            self.left -= weight
+            record.value = _BUILDERS[record.kind](arguments, state)
+            self.weights[id(record)] = 0 if record.kind in _SMALL else weight
+        return record.value
+
+    def built(self, value: Any) -> Any:
+        "`value` with every record in it replaced by what it describes."
+        kind, key = type(value), id(value)
+        if kind in _LIGHT or key in self.done:
+            return self.done.get(key, value)
+        if isinstance(value, _Record):
+            return self.record(value)
+        if kind in (list, tuple):
+            plain = _LIGHT.issuperset(map(type, value))
+            self.done[key] = value if plain else kind([
+                part if type(part) in _LIGHT else
+                part.value if isinstance(part, _Record) and part.value is not None else
+                self.built(part) for part in value])
+            self.weights[key] = len(value) if plain else self.weigh(value)
+        if kind is _Pairs:
+            self.done[key] = {name: self.built(part) for name, part in value.entries.items()}
+            self.weights[key] = self.weigh(value.entries.values())
+        if isinstance(value, type) or kind in (dict, set, frozenset):
+            raise RefusedPickle("it holds a class where data should be")
+        return self.done.get(key, value)
 
 # %% ../../nbs/00_core/40_pickles.ipynb #892e1c6e
 @contextmanager
@@ -236,10 +304,10 @@ def load_pickle(
     malformed = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError,
                  OverflowError, MemoryError, RecursionError)
     try:
-        _check_claims(data)
+        checked = _checked(data)
         with _no_cycle_search():
-            return _built(_Reader(io.BytesIO(data)).load(), {})
+            return _Building(len(data)).built(_Reader(io.BytesIO(checked)).load())
     except RefusedPickle as error:
         raise RefusedPickle(f"{name} was refused: {error}") from None
     except malformed as error:
-        raise RefusedPickle(f"{name} is cut short or not a pickle of data: {error}") from error
+        raise RefusedPickle(f"{name} is cut short or not a pickle of data: {str(error)[:300]}") from error

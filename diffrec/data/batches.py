@@ -6,6 +6,7 @@
 __all__ = ['UnseenLine', 'unseen_line', 'sample_negatives', 'popularity_weights', 'Epoch', 'TripletBatches', 'LabelledBatches']
 
 # %% ../../nbs/05_data/30_batches.ipynb #55963e8f
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -129,8 +130,23 @@ class TripletBatches:
         self.seen.sum_duplicates()
         self.users = np.repeat(np.arange(events.n_users), np.diff(self.seen.indptr))
         self.items = self.seen.indices.astype(np.int64)
+        self._leave_out_full_users(events.name)
         self.weights = popularity_weights(events.item_counts(), popularity_power) if popularity_power else None
         self.batch_size, self.n_negatives, self.seed = _positive("batch_size", batch_size), n_negatives, seed
+
+    def _leave_out_full_users(self, name: str) -> None:
+        "Users who have seen every item draw no negatives: their events are left out, with a warning that counts them."
+        counts = np.diff(self.seen.indptr)
+        full = np.flatnonzero((counts == self.seen.shape[1]) & (counts > 0))
+        if not len(full):
+            return
+        kept = ~np.isin(self.users, full)
+        if not kept.any():
+            raise ValueError(f"{name}: every user has seen all {self.seen.shape[1]} items, so there are no negatives")
+        self.users, self.items = self.users[kept], self.items[kept]
+        warnings.warn(f"{name}: {len(full)} users have seen all {self.seen.shape[1]} items, the first is user "
+                      f"{full[0]}; there are no negatives for them, and their events are left out of training",
+                      stacklevel=3)
 
     def __call__(
         self,

@@ -20,77 +20,94 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core.artifacts import file_sha256
-from .importers import clean_events, dataset_from_events, item_texts, number_column, read_frame
+from .columns import number_column, place
+from .events import clean_events, dataset_from_events, item_texts
 from .interactions import Dataset
+from .tables import read_cells, read_frame
 
 # %% ../../nbs/05_data/70_reviews.ipynb #325e28e4
-@contextmanager
-def _member(
-    path: Path,            # a folder, searched below, or a zip archive
-    names: Sequence[str],  # file names, the preferred first
-):
-    "Yield (name in errors, binary file) of the first of `names` that exists; (None, None) if none does."
+_RELEASES = {"u.data": "u.item", "ratings.dat": "movies.dat", "ratings.csv": "movies.csv"}    # ratings -> films
+
+
+def _release(path: Path) -> tuple[str, str | None]:
+    "Places of ratings and films (None: absent) below a folder or in a zip; raises `ValueError` for two releases."
     if path.is_dir():
-        found = next((file for name in names for file in sorted(path.rglob(name))), None)
-        if found is None:
-            yield None, None
-        else:
-            with open(found, "rb") as file:
-                yield str(found), file
-        return
+        members = [file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()]
+    else:
+        with _archive(path) as archive:
+            members = archive.namelist()
+    found = [member for member in members if Path(member).name in {*_RELEASES, *_RELEASES.values()}]
+    for ratings, films in _RELEASES.items():
+        own = {name: [member for member in found if Path(member).name == name] for name in (ratings, films)}
+        if not own[ratings]:
+            continue
+        if any(len(places) > 1 for places in own.values()) or len(found) > sum(map(len, own.values())):
+            raise ValueError(f"{path} holds files of several releases: {found}; keep those of one")
+        return own[ratings][0], (own[films] or [None])[0]
+    raise FileNotFoundError(f"{path} holds neither ratings.dat nor ratings.csv nor u.data")
+
+
+@contextmanager
+def _archive(path: Path):
+    "An open zip; raises `ValueError` naming one that is not whole."
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {Path(member).name: member for member in archive.namelist()}
-            found = next((members[name] for name in names if name in members), None)
-            if found is None:
-                yield None, None
-            else:
-                with archive.open(found) as file:
-                    yield f"{path}, {found}", file
+            yield archive
     except (zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path} is not a whole zip archive: {error}") from error
 
+
+def _read_member(path: Path, member: str, **format: Any) -> tuple[str, pd.DataFrame]:
+    "(name in errors, rows) of a table in a folder or zip; `format` as in `read_cells`."
+    if path.is_dir():
+        with open(path / member, "rb") as file:
+            return str(path / member), read_cells(str(path / member), file, **format)
+    with _archive(path) as archive, archive.open(member) as file:
+        return f"{path}, {member}", read_cells(f"{path}, {member}", file, **format)
+
 # %% ../../nbs/05_data/70_reviews.ipynb #4ac763a8
-def _films(where: str, file: Any) -> pd.DataFrame:
-    "Ids, titles and genres of films, from .dat or .csv."
-    if where.endswith(".csv"):
-        frame = pd.read_csv(file, encoding="utf-8").rename(columns={"movieId": "id"})
-    else:
-        rows = [line.split("::") for line in file.read().decode("latin-1").splitlines()]
-        wrong = [row for row, parts in enumerate(rows) if len(parts) != 3]
-        if wrong:
-            found = "::".join(rows[wrong[0]])
-            raise ValueError(f"{where}, row {wrong[0]}: a film needs id::title::genres, got {found!r}")
-        frame = pd.DataFrame(rows, columns=["id", "title", "genres"])
+_GENRES = ("unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
+           "Musical Mystery Romance Sci-Fi Thriller War Western").split()
+_FORMATS = {  # of ratings, of films
+    "u.data": (dict(separator="\t"), dict(separator="|", encoding="latin-1", quotes=False, names=(
+        "id", "title", "released", "video", "address", *_GENRES))),
+    "ratings.dat": (dict(separator="::"), dict(separator="::", encoding="latin-1", names=("id", "title", "genres"))),
+    "ratings.csv": ({}, {})}
+
+
+def _films(path: Path, member: str, format: dict) -> pd.DataFrame:
+    "Ids, titles and genres of films."
+    where, frame = _read_member(path, member, **format)
+    frame = frame.rename(columns={"movieId": "id"})
+    if set(_GENRES) <= set(frame):
+        flags = frame[_GENRES]
+        wrong = ~flags.isin(["0", "1"]).all(axis=1).to_numpy()
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise ValueError(f"{where}, {place(frame.index, at)}: genres are 0 or 1, got {flags.iloc[at].tolist()}")
+        frame["genres"] = ["|".join(genre for genre, flag in zip(_GENRES, row) if flag == "1")
+                           for row in flags.itertuples(index=False)]
     if not {"id", "title", "genres"} <= set(frame):
         raise ValueError(f"{where} needs the columns movieId, title and genres; it has {list(frame.columns)}")
-    return frame[["id", "title", "genres"]]
+    return item_texts(where, frame[["id", "title", "genres"]])
 
 # %% ../../nbs/05_data/70_reviews.ipynb #e77f84cb
 def import_movielens(
     path: str | Path,         # the folder, or the zip as downloaded
     repeats: str = "error",   # what a film rated twice means, see `settle_repeats`
     name: str | None = None,  # of the data set; the folder's name if None
-) -> Dataset:
-    "MovieLens ratings with times, titles and genres, in one split."
+) -> Dataset:                 # values .5 to 5, times in seconds, one split
+    "MovieLens ratings with times, titles and genres; raises an error naming file and line, or two releases."
     path = Path(path)
-    columns = {"user": "userId", "item": "movieId", "value": "rating", "timestamp": "timestamp"}
-    with _member(path, ["ratings.dat", "ratings.csv"]) as (where, file):
-        if where is None:
-            raise FileNotFoundError(f"{path} holds neither ratings.dat nor ratings.csv")
-        try:
-            if where.endswith(".csv"):
-                frame = pd.read_csv(file)
-            else:
-                frame = pd.read_csv(file, sep=":", header=None, usecols=[0, 2, 4, 6]).set_axis(columns.values(), axis=1)
-        except (ValueError, EOFError) as error:                        # pandas' parser errors are ValueErrors
-            raise ValueError(f"{where} is not a whole table of ratings: {error}") from error
-        events = clean_events(where, frame, *columns.values(), repeats=repeats)
-    with _member(path, ["movies.dat", "movies.csv"]) as (where, file):
-        films = None if where is None else item_texts(where, _films(where, file))
+    columns = ("userId", "movieId", "rating", "timestamp")
+    ratings, films = _release(path)
+    of_ratings, of_films = _FORMATS[Path(ratings).name]
+    where, frame = _read_member(path, ratings, names=columns if of_ratings else None, **of_ratings)
+    events = clean_events(where, frame, *columns, repeats=repeats, scale=(.5, 5))
+    texts = None if films is None else _films(path, films, of_films)
     source = {"format": "MovieLens", "repeats": repeats,
               "files": {} if path.is_dir() else {path.name: file_sha256(path)}}
-    return dataset_from_events(name or path.stem, {"train": events}, films, source)
+    return dataset_from_events(name or path.stem, {"train": events}, texts, source)
 
 # %% ../../nbs/05_data/70_reviews.ipynb #f410abc5
 def read_jsonl(
@@ -98,7 +115,7 @@ def read_jsonl(
     required: Sequence[str],       # fields that every line must have
     optional: Sequence[str] = (),  # fields that are None where they are absent
     chunk_rows: int = 100_000,     # lines a piece
-) -> Iterator[pd.DataFrame]:       # frames of at most `chunk_rows` rows
+) -> Iterator[pd.DataFrame]:       # frames of at most `chunk_rows` rows; the index is the line
     "Pieces of a JSONL file; raises `ValueError` naming the line that is cut short or lacks a field."
     path, rows, number = Path(path), [], 0
     with open(path, "rb") as raw, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name,
@@ -110,7 +127,7 @@ def read_jsonl(
                 rows.append([*(record[field] for field in required), *(record.get(field) for field in optional)])
                 if len(rows) == chunk_rows:
                     bar.update(raw.tell() - bar.n)
-                    yield pd.DataFrame(rows, columns=[*required, *optional])
+                    yield _piece(rows, [*required, *optional], number)
                     rows = []
         except (EOFError, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}, after line {number}: the archive is cut short: {error}") from error
@@ -119,7 +136,12 @@ def read_jsonl(
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: not a whole JSON object: {error}") from error
     if rows:
-        yield pd.DataFrame(rows, columns=[*required, *optional])
+        yield _piece(rows, [*required, *optional], number)
+
+
+def _piece(rows: list, columns: list[str], last: int) -> pd.DataFrame:
+    "Rows that end at a line."
+    return pd.DataFrame(rows, columns=columns, index=pd.RangeIndex(last - len(rows) + 1, last + 1, name="line"))
 
 # %% ../../nbs/05_data/70_reviews.ipynb #293e3ca8
 def picture_urls(
@@ -155,13 +177,12 @@ def import_amazon_reviews(
     min_events: int = 1,            # users, then items, with fewer reviews are dropped, until none is left
     name: str | None = None,        # of the data set; the file's name if None
 ) -> Dataset:                       # values 1 to 5, times in seconds, one split
-    "Amazon Reviews 2023 with titles, descriptions and picture addresses."
+    "Amazon Reviews 2023 with texts and picture addresses; raises `ValueError` naming file, line and rule."
     columns = ["user_id", "parent_asin", "rating", "timestamp"]
-    pieces = [piece.loc[piece["verified_purchase"].eq(True) | (not verified_only), columns].astype({"user_id": "str"})
+    pieces = [piece.loc[piece["verified_purchase"].eq(True) | (not verified_only), columns]
               for piece in read_jsonl(reviews, [*columns, "verified_purchase"])]
-    frame = pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=columns)
-    events = clean_events(str(reviews), frame, *columns, repeats=repeats)
-    events = _core(events.assign(timestamp=events["timestamp"] // 1000), min_events)      # from milliseconds
+    frame = pd.concat(pieces) if pieces else pd.DataFrame(columns=columns)
+    events = _core(clean_events(str(reviews), frame, *columns, repeats=repeats, unit="ms", scale=(1, 5)), min_events)
     if not len(events):
         raise ValueError(f"{reviews}: no user and item with {min_events} reviews each is left")
     products = None if metadata is None else _products(metadata, set(events["item"].astype(str)))
@@ -187,13 +208,15 @@ def import_flickr_aes(
     repeats: str = "error",    # what a picture rated twice by a user means, see `settle_repeats`
     name: str = "flickr-aes",  # of the data set
 ) -> Dataset:                  # values 1 to 5, one split; items have a column `image`, the file name
-    "Aesthetic scores of Flickr pictures."
-    frame = read_frame(path, ("worker", "imagePair"))
-    events = clean_events(str(path), frame, "worker", "imagePair", "score", repeats=repeats)
-    wrong = ~events["value"].isin(np.arange(1, 6)).to_numpy()
-    if wrong.any() and repeats != "mean":
-        row = events.index[int(wrong.argmax())]
-        raise ValueError(f"{path}, column 'score', row {row}: {frame['score'].iloc[row]} is not one of 1, 2, 3, 4, 5")
+    "Aesthetic scores of Flickr pictures; raises `ValueError` naming a line whose score is not 1, 2, 3, 4 or 5."
+    frame = read_frame(path)
+    events = clean_events(str(path), frame, "worker", "imagePair", "score", repeats=repeats, scale=(1, 5))
+    scores = number_column(f"{path}, column 'score'", frame["score"])                 # of all rows, before any mean
+    wrong = ~np.isin(scores, np.arange(1, 6))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(f"{path}, column 'score', {place(frame.index, at)}: {frame['score'].iloc[at]!r} is not one of "
+                         "1, 2, 3, 4, 5")
     files = pd.Series(events["item"].unique()).astype(str)
     source = {"format": "FLICKR-AES", "repeats": repeats, "files": {Path(path).name: file_sha256(path)}}
     return dataset_from_events(name, {"train": events}, pd.DataFrame({"id": files, "image": files}), source)
@@ -201,15 +224,15 @@ def import_flickr_aes(
 # %% ../../nbs/05_data/70_reviews.ipynb #ff4ed421
 def check_picture_names(
     where: str,         # the file and column, for errors
-    names: pd.Series,   # [N] file names as written; the index is the row
+    names: pd.Series,   # [N] file names as written
     folder: Path,       # the pictures' folder
 ) -> None:
     "Raise `ValueError` for a name that leads out of the folder, `FileNotFoundError` naming the missing files."
-    for row, name in names.items():
+    for at, name in enumerate(names):
         path = PureWindowsPath(name)               # knows drives and both kinds of slashes
         if path.anchor or ".." in path.parts:
-            raise ValueError(f"{where}, row {row}: {name!r} must be a path inside the folder of the pictures, "
-                             "relative and without '..'")
+            raise ValueError(f"{where}, {place(names.index, at)}: {name!r} must be a path inside the folder of the "
+                             "pictures, relative and without '..'")
     wanted = names.unique()
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
@@ -219,16 +242,18 @@ def check_picture_names(
 # %% ../../nbs/05_data/70_reviews.ipynb #b77c6e05
 def ratings_from_1_to_5(
     where: str,                  # the file and column, for errors
-    ratings: pd.Series,          # [N] float32; the index is the row
+    ratings: pd.Series,          # [N] float32
     scale: tuple[float, float],  # least and largest rating
 ) -> pd.Series:                  # [N] float32 in [1, 5]
-    "Ratings mapped linearly from `scale` to 1 to 5; raises `ValueError` naming a rating off the scale."
+    "Ratings mapped linearly from `scale` to 1 to 5; raises `ValueError` naming the line of a rating off it."
     least, largest = np.float32(scale)
     if not (np.isfinite([least, largest]).all() and least < largest):
         raise ValueError(f"scale must be (least, largest) with least < largest, got {scale}")
-    wrong = ratings[(ratings < least) | (ratings > largest)]
-    if len(wrong):
-        raise ValueError(f"{where}, row {wrong.index[0]}: {wrong.iloc[0]:g} is not between {least:g} and {largest:g}")
+    wrong = ((ratings < least) | (ratings > largest)).to_numpy()
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(f"{where}, {place(ratings.index, at)}: {ratings.iloc[at]:g} is not between {least:g} and "
+                         f"{largest:g}")
     if (least, largest) == (1, 5):
         return ratings
     return (1 + 4 * (ratings - least) / (largest - least)).clip(1, 5).astype(np.float32)
@@ -243,15 +268,17 @@ def import_rated_pictures(
     scale: tuple[float, float] = (1, 5),  # least and largest rating; mapped linearly to 1 to 5
     repeats: str = "error",        # what a picture rated twice by a user means, see `settle_repeats`
     name: str | None = None,       # of the data set; the file's name if None
+    **format: Any,                 # separator, encoding, names and quotes of the table, see `read_frame`
 ) -> Dataset:                      # values 1 to 5, one split; items have a column `image`, the file name
-    "Ratings of the pictures in a folder; raises an error naming a wrong row or the missing files."
+    "Ratings of the pictures in a folder; raises an error naming a wrong line or the missing files."
     path, folder = Path(path), Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; it must hold the pictures that {path} names")
-    frame = read_frame(path, (user, picture))
+    frame = read_frame(path, **format)
     events = clean_events(str(path), frame, user, picture, rating, repeats=repeats)
     where = f"{path}, column {rating!r}"
-    ratings_from_1_to_5(where, pd.Series(number_column(where, frame[rating])), scale)    # all rows, before any mean
+    single = pd.Series(number_column(where, frame[rating]), frame.index)
+    ratings_from_1_to_5(where, single, scale)                                            # all rows, before any mean
     events["value"] = ratings_from_1_to_5(where, events["value"], scale)
     events["item"] = events["item"].astype(str)
     check_picture_names(f"{path}, column {picture!r}", events["item"], folder)

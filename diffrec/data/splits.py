@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from .interactions import Interactions, check_disjoint
+from .interactions import Interactions, check_disjoint, warn_of_new_users
 
 # %% ../../nbs/05_data/20_splits.ipynb #f79abd68
 def splits_by_label(
@@ -58,17 +58,29 @@ def shares_of(
         raise ValueError(f"ratios must be positive and sum to 1, got {dict(ratios)}")
     return dict(ratios)
 
+
+def _cut(ranks: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
+    "[N] index of the part that each rank is in when `sizes` are cut by cumulative shares."
+    bounds = np.cumsum(list(shares.values()))[:-1, None]
+    return (ranks >= np.floor(bounds * sizes + .5 + 1e-9)).sum(0)
+
 # %% ../../nbs/05_data/20_splits.ipynb #b274d08d
 def split_temporal(
     events: Interactions,                     # with timestamps
     boundaries: Sequence[int] | None = None,  # first second of valid and of test, or of test alone
     fractions: Mapping[str, float] | Sequence[float] | None = None,  # or shares, e.g. (.8, .1, .1)
+    per_user: bool = False,                   # cut each user's events by shares, instead of all at the same moments
 ) -> dict[str, Interactions]:                 # "train", "valid"?, "test", in the order of time
-    "Split all users at the same moments."
+    "Split by time; warns, with counts, if many users of a split have no training event."
     if events.timestamps is None:
         raise ValueError(f"{events.name} has no timestamps; a temporal split needs them")
-    if (boundaries is None) == (fractions is None):
-        raise ValueError("give either boundaries (seconds) or fractions (shares of the events), not both or none")
+    if (boundaries is None) == (fractions is None) or (per_user and fractions is None):
+        raise ValueError("give either boundaries (seconds) or fractions (shares of the events), not both or none; "
+                         "per_user needs fractions")
+    if per_user:
+        shares = shares_of(fractions)
+        return splits_by_label(events, _cut(*rank_in_group(events.users, events.timestamps, events.items), shares),
+                               list(shares))
     if boundaries is None:
         shares = shares_of(fractions)
         at = np.floor(np.cumsum(list(shares.values()))[:-1] * len(events) + 1e-9).astype(int)
@@ -77,7 +89,9 @@ def split_temporal(
         names = ["train", *(["valid"] if len(boundaries) == 2 else []), "test"]
         if len(boundaries) not in (1, 2) or list(boundaries) != sorted(set(boundaries)):
             raise ValueError(f"boundaries must be one or two increasing moments, got {list(boundaries)}")
-    return splits_by_label(events, np.searchsorted(boundaries, events.timestamps, side="right"), names)
+    splits = splits_by_label(events, np.searchsorted(boundaries, events.timestamps, side="right"), names)
+    warn_of_new_users(splits | {"train": splits[names[0]]}, events.name)
+    return splits
 
 # %% ../../nbs/05_data/20_splits.ipynb #2ffa2628
 def split_leave_one_out(
@@ -109,12 +123,6 @@ def split_ratio(
     groups = events.users if per_user else np.zeros(len(events), np.int64)
     ranks, sizes = rank_in_group(groups, rng.random(len(events)))
     return splits_by_label(events, _cut(ranks, sizes, shares), list(shares))
-
-
-def _cut(ranks: np.ndarray, sizes: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
-    "[N] index of the part that each rank is in when `sizes` are cut by cumulative shares."
-    bounds = np.cumsum(list(shares.values()))[:-1, None]
-    return (ranks >= np.floor(bounds * sizes + .5 + 1e-9)).sum(0)
 
 # %% ../../nbs/05_data/20_splits.ipynb #3728dfe6
 def split_given(
@@ -190,6 +198,10 @@ def _check_order(splits: Mapping[str, Interactions], earlier: str, later: str, t
     before, after = splits[earlier], splits[later]
     if before.timestamps is None or after.timestamps is None:
         raise ValueError(f"{earlier!r} and {later!r} need timestamps for a temporal check")
+    ends = before.timestamps.max(), after.timestamps.min()
+    if max(ends) > 500 * min(ends) and min(ends) > 10**8:                  # both are moments, one in a finer unit
+        raise ValueError(f"{earlier!r} ends at {ends[0]} and {later!r} begins at {ends[1]}: their times are in "
+                         "different units; give both in seconds")
     first = np.full(before.n_users, np.iinfo(np.int64).max)
     np.minimum.at(first, after.users, after.timestamps)
     late = before.timestamps > (first.min() if temporal == "global" else first[before.users])

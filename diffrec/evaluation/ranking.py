@@ -175,6 +175,7 @@ def _hits(ranked: np.ndarray, relevant: sp.csr_array, k: int) -> tuple[np.ndarra
     if not 1 <= k <= ranked.shape[1]:
         raise ValueError(f"k must be in [1, {ranked.shape[1]}], the length of the lists, got {k}")
     n_users, n_items = relevant.shape
+    _check_lists(ranked[:, :k], n_items)
     counts = np.diff(relevant.indptr)
     first = np.arange(n_users)[:, None] * n_items                          # a number for each (row, item)
     wanted = np.sort(np.repeat(first[:, 0], counts) + relevant.indices)
@@ -182,6 +183,19 @@ def _hits(ranked: np.ndarray, relevant: sp.csr_array, k: int) -> tuple[np.ndarra
     place = np.searchsorted(wanted, listed)
     hits = np.append(wanted, -2)[place] == listed
     return hits, np.where(counts == 0, np.nan, counts)
+
+
+def _check_lists(ranked: np.ndarray, n_items: int) -> None:
+    "Raise `ValueError` naming an item that a list holds twice, or that is not in the catalogue."
+    ordered = np.sort(ranked.astype(np.int32 if n_items < 2**31 else np.int64), axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        row, place = (int(axis[0]) for axis in np.nonzero(twice))
+        raise ValueError(f"ranked, row {row}: item {ordered[row, place]} is listed twice among the first "
+                         f"{ranked.shape[1]}; a list names an item once")
+    if len(ranked) and ordered[:, -1].max() >= n_items:
+        row = int(ordered[:, -1].argmax())
+        raise ValueError(f"ranked, row {row}: item {ordered[row, -1]} is not one of {n_items} items")
 
 # %% ../../nbs/25_evaluation/10_ranking.ipynb #1b4c1b49
 def recall_at_k(

@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.artifacts import read_json, write_json
+from ..core.folders import claim_folder, folder_kind, read_folder
+from ..core.locks import one_writer
+from ..core.names import inside
 from ..core.seeds import rng_for
-from ..data.importers import read_frame
+from ..data.tables import read_frame
 from ..data.interactions import Dataset, Interactions, fingerprint, read_dataset, save_dataset
 from ..data.ratings import draw_epoch_rows, joined, keep_users_with_likes, split_by_pictures, split_published
 from ..data.reviews import import_flickr_aes, import_rated_pictures
@@ -99,12 +101,20 @@ class RatedSource:
 def read_ratings(
     data: str | Path,        # a table with the columns user, picture, rating (or FLICKR-AES's), or a saved data set
     files: str | Path,       # folder of the picture files
-) -> Dataset:
+) -> Dataset:                # values 1 to 5
     "Ratings of pictures; raises an error naming what is missing or wrong, see `diffrec.data.reviews`."
     data = Path(data)
     if not data.is_file():
-        return read_dataset(data)
-    if {"worker", "imagePair", "score"} <= set(read_frame(data, ())):
+        dataset = read_dataset(data)
+        for split, events in dataset.splits.items():
+            wrong = np.ones(len(events), bool) if events.values is None else (events.values < 1) | (events.values > 5)
+            if wrong.any():
+                row = int(wrong.argmax())
+                found = "has no value" if events.values is None else f"{events.values[row]:g} is not between 1 and 5"
+                raise ValueError(f"{data}, split {split!r}, row {row}: a rating {found}; import_rated_pictures maps "
+                                 "another scale to 1 to 5")
+        return dataset
+    if {"worker", "imagePair", "score"} <= set(read_frame(data)):
         return import_flickr_aes(data)
     return import_rated_pictures(data, files)
 
@@ -113,24 +123,23 @@ def open_rated_pictures(
     folder: str | Path,                   # a world, a saved data set, or a table of ratings: see `read_ratings`
     files: str | Path | None = None,      # folder of its picture files; None: those of the world
 ) -> RatedSource:
-    "Ratings and pictures; raises `FileNotFoundError` naming the first picture file that is missing."
+    "Ratings and pictures; raises an error naming the first picture file that is missing or leads out of its folder."
     folder = Path(folder)
     if files is None and folder.is_file():
         raise ValueError(f"{folder} is a table of ratings: give the folder of its pictures too")
-    dataset = read_dataset(folder / "ratings") if files is None else read_ratings(folder, files)
-    events = joined(list(dataset.splits.values()), dataset.name)
     if files is None:
-        images = load_images(folder)
-        return RatedSource(dataset, events, images, range(len(images)))
+        dataset, images = read_folder(folder, lambda world: (read_dataset(world / "ratings"), load_images(world)))
+        return RatedSource(dataset, joined(list(dataset.splits.values()), dataset.name), images, range(len(images)))
+    dataset = read_ratings(folder, files)
     if "image" not in dataset.items:
         raise ValueError(f"the items of {dataset.name} have no column 'image' that names picture files; "
                          f"they have {list(dataset.items)}")
-    paths = [Path(files) / file for file in dataset.items["image"]]
+    paths = [inside(files, file, "picture file", nested=True) for file in dataset.items["image"]]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {dataset.name} names {len(paths)} pictures; "
                                     f"put them into {files}")
-    return RatedSource(dataset, events, paths, dataset.items["id"].tolist())
+    return RatedSource(dataset, joined(list(dataset.splits.values()), dataset.name), paths, dataset.items["id"].tolist())
 
 # %% ../../nbs/70_priors/52_rated_pictures.ipynb #03fb882f
 class PriorData(NamedTuple):
@@ -138,30 +147,44 @@ class PriorData(NamedTuple):
     splits: Mapping[str, Interactions]   # "train" and "valid", with values, and perhaps others
     embeddings: Tensor                   # [I, D] float32, as the encoder gives them
     sources: Mapping[str, str]           # hashes of ratings and encoder, and the split
+    ratings: Dataset | None = None       # the data set of the splits, with ids
+
+
+_PREPARED = "prepared for priors"   # entry of the source of the ratings: what they and the embeddings were made from
 
 
 def open_prior_data(
     folder: str | Path,   # from `prepare_prior_data`
 ) -> PriorData:
-    "Read what priors are trained on."
+    "Read what priors are trained on; raises `ValueError` if ratings and embeddings do not belong together."
     folder = Path(folder)
-    embeddings = torch.tensor(np.asarray(open_table(folder / "embeddings").embeddings, np.float32))
-    return PriorData(read_dataset(folder / "ratings").splits, embeddings, read_json(folder / "sources.json"))
+    ratings, table = read_dataset(folder / "ratings"), open_table(folder / "embeddings")
+    noted = ratings.source.get(_PREPARED)
+    if noted is None:
+        raise ValueError(f"{folder / 'ratings'} was not prepared for priors by this version of diffrec: prepare the data again")
+    if (noted["embeddings"], ratings.n_items) != (table.record["embeddings_sha256"], len(table)):
+        raise ValueError(f"{folder / 'embeddings'} is not the table that {folder / 'ratings'} was prepared with: "
+                         "remove both, and prepare the data again")
+    embeddings = torch.tensor(np.asarray(table.embeddings, np.float32))
+    return PriorData(ratings.splits, embeddings, noted["sources"], ratings)
 
 
 def prepare_prior_data(
-    folder: str | Path,     # where it is written
+    folder: str | Path,     # where it is written: a folder of its own, or that of a run
     source: RatedSource,
     split: SplitSettings,
     encoder: Encoder,
 ) -> PriorData:
-    "Encode the pictures, split the ratings, write both."
+    "Encode the pictures, split the ratings, write both; raises `BusyError` if another process does so."
     folder = Path(folder)
-    encode_table(folder / "embeddings", encoder, source.ids, source.pictures)
-    save_dataset(replace(source.parted(split), features={}), folder / "ratings")
-    sources = {"ratings": fingerprint(source.dataset), "encoder": encoder.weights_sha256, "split": str(split)}
-    write_json(folder / "sources.json", sources)
-    return open_prior_data(folder)
+    with one_writer(folder):
+        claim_folder(folder, "run" if folder_kind(folder) == "run" else "prior data")
+        table = encode_table(folder / "embeddings", encoder, source.ids, source.pictures)
+        sources = {"ratings": fingerprint(source.dataset), "encoder": encoder.weights_sha256, "split": str(split)}
+        parted = source.parted(split)
+        noted = {_PREPARED: {"sources": sources, "embeddings": table.record["embeddings_sha256"]}}
+        save_dataset(replace(parted, features={}, source={**parted.source, **noted}), folder / "ratings")
+        return open_prior_data(folder)
 
 # %% ../../nbs/70_priors/52_rated_pictures.ipynb #0e89fb76
 class AsTrained(NamedTuple):
@@ -179,8 +202,10 @@ def open_as_trained(
 ) -> AsTrained:
     "Open what a training used; raises `ValueError` for a world of which some users were left out."
     files, split = noted["pictures"], SplitSettings(**noted["split"])
-    source = open_rated_pictures(root / data, root / files if files else None)
-    world = None if files else load_world(root / data)
+    if files:
+        source, world = open_rated_pictures(root / data, root / files), None
+    else:
+        source, world = read_folder(root / data, lambda folder: (open_rated_pictures(folder), load_world(folder)))
     if world and split.least_likes:
         raise ValueError(f"a world's truth is by its user ids; with least_likes = {split.least_likes} some users are "
                          "left out: train the priors without it")

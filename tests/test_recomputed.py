@@ -1,0 +1,257 @@
+"""Rows of the committed reports computed anew, by the same code, from the values that are kept beside them."""
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from diffrec.core.artifacts import read_rows, read_table
+from diffrec.core.paths import Paths
+from diffrec.core.seeds import rng_for
+from diffrec.data.interactions import save_dataset
+from diffrec.data.sources import SOURCES, open_dataset
+from diffrec.evaluation.inference import FEW_USERS, bootstrap, holm, percentile_interval, seed_weights
+from diffrec.evaluation.summary import summarise_ranking
+from diffrec.graph_diffusion.costs import epoch_rows
+from diffrec.graph_diffusion.scale import slope_rows
+from diffrec.priors.cost_presets import SIMULATION_PRESETS
+from diffrec.priors.evaluation import draw_rows, match_controls
+from diffrec.priors.pictures import picture_rows
+from diffrec.priors.presets import prior_study
+from diffrec.priors.simulation_results import simulation_rows
+from diffrec.recommenders.presets import PRESETS
+from diffrec.recommenders.recipes import RECIPES
+from diffrec.recommenders.studies import label_predictions, open_events, train_study
+from diffrec.recommenders.training import RECOMMENDERS
+from diffrec.studies.costs import cost_rows
+
+reports = Path(__file__).parent.parent / "outputs" / "reports"
+NUMBERS = ["value", "ci_low", "ci_high", "n"]
+GRAPHS = ["tiktok_diffmm", "tiktok_genrec"]
+
+
+@cache
+def rows_of(report: str) -> pd.DataFrame:
+    return read_rows(reports / report / "results.parquet")
+
+
+def assert_committed(found: pd.DataFrame, report: str) -> None:
+    "Every row that was computed anew is in the report, with the same numbers to the last bit."
+    keys = ["dataset", "slice", "selection", "model", "versus", "metric", "k", "seed"]
+    both = [rows.astype({"k": "Float64", "seed": "Float64"}).fillna({"k": -1, "seed": -1}).set_index(keys)[NUMBERS]
+            for rows in (found, rows_of(report))]
+    assert len(found) and both[0].index.is_unique and both[0].index.isin(both[1].index).all()
+    committed = both[1].loc[both[0].index]
+    for name in NUMBERS:
+        pd.testing.assert_series_equal(both[0][name].astype(float), committed[name].astype(float), rtol=0, atol=0)
+
+
+# Recommenders and generated graphs: from the values of every test user.
+
+
+@cache
+def kept_recall(report: str) -> pd.DataFrame:
+    "[users, (model, seed)] Recall@20 of every test user in every training, its epoch chosen on validation."
+    columns = {}
+    for path in sorted((reports / report / "trials").glob("*.parquet")):
+        model, seed = path.stem.rsplit("-seed-", 1)
+        values = pd.read_parquet(path, columns=["user", "slice", "selection", "recall@20"])
+        values = values[values["slice"].eq("all") & values["selection"].eq("valid")]
+        columns[model, int(seed)] = values.set_index("user")["recall@20"]
+    return pd.DataFrame(columns)
+
+
+def overall(report: str, metric: str, selection: str = "valid") -> pd.DataFrame:
+    "Rows over all trainings, by model and what it is compared with."
+    rows = rows_of(report)
+    rows = rows[rows["seed"].isna() & rows["slice"].eq("all") & rows["metric"].eq(metric) & rows["k"].eq(20)
+                & rows["selection"].eq(selection)]
+    return rows.set_index(["model", "versus"])
+
+
+@cache
+def resampled(report: str) -> tuple[dict, dict]:
+    "Mean Recall@20 of every model over its trainings, and 2,000 means over resampled users and trainings."
+    table = kept_recall(report)
+    draws = bootstrap(lambda weights: weights @ table.to_numpy() / len(table), len(table), rng_for(1, "anew"))
+    rng, means, spread = rng_for(1, "anew, trainings"), {}, {}
+    for model in table.columns.unique(0):
+        at = np.flatnonzero(table.columns.get_level_values(0) == model)
+        means[model] = table.iloc[:, at].to_numpy().mean()
+        spread[model] = (draws[:, at] * seed_weights(len(at), len(draws), rng)).sum(1)
+    return means, spread
+
+
+@pytest.mark.parametrize("report", GRAPHS)
+def test_values_and_intervals_follow_from_the_kept_trials(report: str):
+    "Every model and every comparison; ends of two bootstraps differ by some hundredths of their distance."
+    rows, (means, spread) = overall(report, "recall"), resampled(report)
+    assert set(rows.index.get_level_values("model")) <= set(means) and len(rows) > 30
+    ablated = rows[rows.index.get_level_values("versus") == report.split("_")[1]]
+    for (model, versus), row in rows.drop(ablated.index).iterrows():
+        value, draws = (means[model], spread[model]) if not versus else (means[model] - means[versus],
+                                                                        spread[model] - spread[versus])
+        assert row["value"] == pytest.approx(value, abs=1e-9), (model, versus)
+        low, high = percentile_interval(draws)
+        assert [row["ci_low"], row["ci_high"]] == pytest.approx([low, high], abs=.12 * (high - low)), (model, versus)
+
+
+@pytest.mark.parametrize("report", GRAPHS)
+def test_ablations_are_compared_with_the_training_of_the_same_seed(report: str):
+    table, system = kept_recall(report).xs(0, axis=1, level=1), report.split("_")[1]
+    rows = overall(report, "recall").xs(system, level="versus")
+    assert len(rows) > 5
+    draws = bootstrap(lambda weights: weights @ table.to_numpy() / len(table), len(table), rng_for(2, "anew"))
+    for model, row in rows.iterrows():
+        at, own = table.columns.get_loc(model), table.columns.get_loc(system)
+        low, high = percentile_interval(draws[:, at] - draws[:, own])
+        assert row["value"] == pytest.approx((table[model] - table[system]).mean(), abs=1e-9)
+        assert [row["ci_low"], row["ci_high"]] == pytest.approx([low, high], abs=.12 * (high - low))
+
+
+def test_rows_of_multimodal_recommenders_are_computed_to_the_last_bit():
+    "The first group that their report summarised; p_holm of three comparisons."
+    models = {model: recipe.control for model, recipe in RECIPES["tiktok"].items() if model in (
+        "lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")}
+    frames = []
+    for path in sorted((reports / "tiktok_diffmm" / "trials").glob("*.parquet")):
+        model, seed = path.stem.rsplit("-seed-", 1)
+        if model in models:
+            wide = pd.read_parquet(path)
+            wide = wide[wide["slice"].eq("all") & wide["selection"].eq("test_best")]
+            long = wide.melt(["user", "slice", "selection"], var_name="metric")
+            frames.append(long.assign(metric=long["metric"].str.partition("@")[0], k=20, model=model, seed=int(seed)))
+    first = pd.concat(frames, ignore_index=True)
+    controls = {model: control for model, control in models.items() if control in models}
+    found = summarise_ranking(first, "tiktok_diffmm", "tiktok", "test", controls, rng_for(0, "resampling"))
+    assert_committed(found, "tiktok_diffmm")
+
+
+HOLM = ["tiktok", "ml-1m", *GRAPHS, "world_prior", "world_pictures", "prior_benchmarks"]
+
+
+def parts_of(report: str, rows: pd.DataFrame) -> pd.Series:
+    "The part of the report that a comparison is printed in."
+    part = pd.Series("main", rows.index)
+    if report in GRAPHS:
+        part[rows["versus"].eq(report.split("_")[1])] = "ablations"
+        part[rows["model"].str.startswith(("lightgcn", "lattice", "bm3"))] = "neighbours"
+    return part
+
+
+@pytest.mark.parametrize("report", HOLM)
+def test_p_values_are_corrected_for_all_comparisons_of_their_table(report: str):
+    rows = rows_of(report)
+    named = rows["metric"].str.extract(r"^(p|p_holm)\((.*)\)$")
+    rows = rows.assign(kind=named[0], of=named[1], part=parts_of(report, rows))[named[0].notna()]
+    rows.loc[rows["of"].eq("utility_at_coverage"), "part"] = rows["slice"]            # one table over all groups
+    table = ["part", "split", "selection", "k", "of"]
+    over_groups = rows["of"].eq("utility_at_coverage")
+    sizes = []
+    for one in (rows[over_groups], rows[~over_groups]):
+        for _, family in one.groupby(table[1:] if over_groups[one.index].any() else [*table, "slice"], dropna=False):
+            pair = family.pivot(index=["slice", "model", "versus"], columns="kind", values="value")
+            assert pair["p_holm"].to_numpy() == pytest.approx(holm(pair["p"]), abs=1e-15)
+            sizes.append(len(pair))
+    assert max(sizes) == {"tiktok": 8, "ml-1m": 6, "tiktok_diffmm": 17, "tiktok_genrec": 11, "world_prior": 15,
+                          "world_pictures": 9, "prior_benchmarks": 1}[report]
+
+
+@pytest.mark.parametrize("report", ["tiktok", "ml-1m", *GRAPHS, "world_prior", "world_pictures"])
+def test_no_interval_of_few_users_is_a_percentile_interval(report: str):
+    "No interval reaches 95 % for up to five users; from six on the exact one is needed, from each user's values."
+    rows = rows_of(report)
+    few = rows[(rows["n"] < FEW_USERS) & rows["ci_low"].notna()]
+    assert few.empty, few[["slice", "model", "metric", "n"]].drop_duplicates()
+
+
+# Priors: from the values of every user that are kept in judged.parquet.
+
+
+def test_rows_of_the_simulation_are_computed_to_the_last_bit():
+    values = read_table(reports / "simulation" / "judged.parquet")
+    assert_committed(simulation_rows(values, "simulation", SIMULATION_PRESETS["full"]), "simulation")
+
+
+@cache
+def world_values() -> pd.DataFrame:
+    return read_table(reports / "world_prior" / "judged.parquet")
+
+
+WORLD = {"run": "world_prior", "dataset": "world-gallery-ratings", "split": "test"}
+
+
+def test_rows_of_the_world_prior_are_computed_to_the_last_bit():
+    "All systems for users with few likes, with their intervals, differences, and p-values."
+    values, study = world_values(), prior_study("world", "evaluation")
+    assert_committed(draw_rows(values[values["slice"].eq("few")], study, WORLD), "world_prior")
+
+
+def test_differences_at_equal_coverage_are_computed_to_the_last_bit():
+    "With the p-values of all fifteen comparisons, corrected together."
+    found = pd.concat(match_controls(world_values(), prior_study("world", "evaluation"), WORLD).rows)
+    assert_committed(found, "world_prior")
+    assert (found["metric"] == "p_holm(utility_at_coverage)").sum() == 15
+
+
+def test_rows_of_the_pictures_are_computed_to_the_last_bit():
+    "Thirty users, their intervals, and the p-values of nine controls, corrected together."
+    values = read_table(reports / "world_pictures" / "judged.parquet")
+    report = {"run": "world_pictures", "dataset": "world-gallery-ratings", "split": "test"}
+    found = picture_rows(values, prior_study("world", "drawing"), report)
+    assert_committed(found, "world_pictures")
+    assert len(found) == len(rows_of("world_pictures")) and values["user"].nunique() == 30
+
+
+# Costs: from the CPU seconds of every turn.
+
+
+def test_costs_of_generated_graphs_follow_from_every_turn():
+    timings = read_table(reports / "graph_benchmarks" / "timings.parquet")
+    system = timings["model"].str.partition("_")[0]
+    for name in ("diffmm", "genrec"):
+        assert_committed(epoch_rows(timings[system.eq(name)], f"{name}_literal", "graph_benchmarks", "tiktok"),
+                         "graph_benchmarks")
+
+
+def test_costs_of_priors_follow_from_every_turn():
+    timings = read_table(reports / "prior_benchmarks" / "timings.parquet")
+    for what, turns in timings.groupby("what"):
+        assert_committed(cost_rows(turns, "released_whitened", "prior_benchmarks", what), "prior_benchmarks")
+
+
+def test_quality_of_the_peer_in_the_benchmarks_is_the_best_of_its_curves():
+    curves, rows = read_table(reports / "benchmarks" / "curves.parquet"), rows_of("benchmarks")
+    quality = rows[rows["metric"].eq("ndcg")].set_index("model")["value"]
+    assert quality["implicit"] == curves.loc[curves["model"].eq("implicit"), "quality"].max()
+    assert quality["mf_bpr"] in set(curves.loc[curves["model"].eq("mf_bpr"), "quality"])
+
+
+def test_slopes_of_memory_follow_from_the_peaks():
+    rows = rows_of("graph_scale")
+    assert_committed(slope_rows(rows[~rows["metric"].str.startswith("slope")], 20_000), "graph_scale")
+
+
+# Two counters on ML-1M, from the public files.
+
+
+def test_auc_of_two_counters_follows_from_the_data(tmp_path: Path):
+    "Fitted anew with the settings that validation chooses; AUC by scikit-learn, with the epoch chosen on validation."
+    paths = Paths.find(Path(__file__).parent)
+    if not all((paths.data / file.path).exists() for file in SOURCES["ml-1m"].files):
+        pytest.skip(f"ml-1m is not in the data root {paths.data}")
+    save_dataset(open_dataset("ml-1m", paths), tmp_path / "data")
+    study = replace(PRESETS["ml-1m"], models=("popularity", "like_rate"))
+    dataset, folder = open_events(tmp_path / "data", study.like_at_least, tmp_path)
+    trained, _ = train_study(RECOMMENDERS, study, folder, tmp_path)
+    predictions = label_predictions(trained, dataset, "test", tmp_path, tmp_path / "data")
+    rows = rows_of("ml-1m")
+    for (model, selection), part in predictions.groupby(["model", "selection"]):
+        row = rows[rows["model"].eq(model) & rows["selection"].eq(selection) & rows["metric"].eq("auc")
+                   & rows["slice"].eq("all") & rows["versus"].eq("") & rows["seed"].isna()]
+        assert row["value"].item() == pytest.approx(roc_auc_score(part["label"], part["score"]), abs=1e-12)
+        assert row["n"].item() == part["user"].nunique()
+    assert len(trained) == 2

@@ -149,7 +149,7 @@ def test_saved_and_loaded_again(name: str, request: pytest.FixtureRequest, tmp_p
 @needs("tiktok")
 def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
     "Recipe, data and code of every kept trial are what a training would record today; 162 trials of 48 recipes."
-    kept = {path: read_header(path) for path in sorted((paths.root / "outputs" / "reports").glob("*/trials/*.parquet"))}
+    kept = {path: read_header(path) for path in sorted((paths.root / "outputs" / "reports").glob("tiktok_*/trials/*.parquet"))}
     studies = {**{model: (GRAPH_DIFFUSION, recipe) for system in FORMS for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()},
                **{model: (RECOMMENDERS, recipe) for model, recipe in RECOMMENDERS.recipes["tiktok"].items()}}
     evaluated = evaluation_record(RECOMMENDERS, RankingSettings(slices=("all", "warm", "user_cold", "item_cold")))

@@ -41,6 +41,19 @@ def check_grid(
         raise ValueError(f"times must end at 0, got {times[-1].item()}")
 
 # %% ../../nbs/15_diffusion/50_solvers.ipynb #5790fa42
+def _grid_times(n_steps: int, kind: str, path: NoisePath, span: tuple[float, float], rho: float) -> Tensor:
+    "The times of a grid, which may repeat on a path of steps; arguments as of `time_grid`."
+    if kind == "uniform" or n_steps == 1:
+        return path.nearest(torch.linspace(1, 0, n_steps + 1, dtype=torch.float64))
+    places = torch.linspace(0, 1, n_steps, dtype=torch.float64)
+    if kind == "karras":
+        first, last = (math.exp(-end / (2 * rho)) for end in span)
+        log_snr = -2 * rho * (first + places * (last - first)).log()
+    else:
+        log_snr = span[0] + places * (span[1] - span[0])
+    return torch.cat([torch.ones(1), path.time_at(log_snr)[1:], torch.zeros(1)])
+
+
 def time_grid(
     n_steps: int,                                              # N
     kind: Literal["uniform", "log_snr", "karras"] = "uniform",
@@ -53,16 +66,11 @@ def time_grid(
         raise ValueError(f"kind must be one of {GRID_KINDS}, got {kind!r}")
     if n_steps < 1 or not span[0] < span[1] or not rho > 0:
         raise ValueError(f"a grid needs n_steps >= 1, a rising span and rho > 0, got {n_steps}, {span} and {rho}")
-    if kind == "uniform" or n_steps == 1:
-        times = path.nearest(torch.linspace(1, 0, n_steps + 1, dtype=torch.float64))
-    else:
-        places = torch.linspace(0, 1, n_steps, dtype=torch.float64)
-        if kind == "karras":
-            first, last = (math.exp(-end / (2 * rho)) for end in span)
-            log_snr = -2 * rho * (first + places * (last - first)).log()
-        else:
-            log_snr = span[0] + places * (span[1] - span[0])
-        times = torch.cat([torch.ones(1), path.time_at(log_snr)[1:], torch.zeros(1)])
+    times = _grid_times(n_steps, kind, path, span, rho)
+    if not (times.diff() < 0).all():
+        fits = next((n for n in range(n_steps - 1, 0, -1) if (_grid_times(n, kind, path, span, rho).diff() < 0).all()), 0)
+        raise ValueError(f"a {kind!r} grid of {n_steps} steps does not fit: two of its times fall on one step of the "
+                         f"{type(path).__name__}; at most {fits} steps do")
     check_grid(times)
     return times
 

@@ -12,6 +12,7 @@ __all__ = ['START', 'END', 'SHORT_PROMPTS', 'caption_tokenizer', 'tokens_of', 't
 import copy
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -64,9 +65,13 @@ def tokens_of(
     tokenizer: CLIPTokenizer,   # its `model_max_length` L is the context
     texts: Sequence[str],       # N texts of any length; long ones are cut, the end token is kept
 ) -> Tensor:                    # [N, L] int64
-    "Ids of the pieces of texts, padded with end tokens."
-    return tokenizer([str(text) for text in texts], padding="max_length", truncation=True,
-                     return_tensors="pt").input_ids
+    "Ids of the pieces of texts, padded with end tokens; warns with the number of texts that were cut."
+    found = tokenizer([str(text) for text in texts], padding="max_length", truncation=True, return_tensors="pt")
+    cut = [row for row, pieces in enumerate(found.encodings or ()) if pieces.overflowing]
+    if cut:
+        warnings.warn(f"{len(cut)} of {len(texts)} texts have more than {tokenizer.model_max_length} pieces and are cut, "
+                      f"the first begins {str(texts[cut[0]])[:40]!r}", stacklevel=2)
+    return found.input_ids
 
 # %% ../../nbs/60_image_models/16_clip.ipynb #480d6099
 def tiny_clip_config(

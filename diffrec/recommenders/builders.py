@@ -37,6 +37,8 @@ def _popularity(shape: dict, data: Dataset) -> ScoringModel:
 
 def _like_rate(shape: dict, data: Dataset) -> ScoringModel:
     events = data.train
+    if events.values is None:
+        raise ValueError(f"{data.name} has no labels, which like_rate needs: its events are implicit feedback")
     return LikeRate(events.users, events.items, events.values, data.n_users, data.n_items, Shrinkage(**shape))
 
 

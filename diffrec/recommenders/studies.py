@@ -53,14 +53,15 @@ def study_recipes(
 def recipe_table(
     recipes: Mapping[str, RecommenderRecipe],
 ) -> pd.DataFrame:                   # one row a model
-    "Shapes, choices, edges and loops side by side."
+    "Shapes, choices, edges and loops side by side; a setting of the loop is named as `--set` names it."
     loop = ("n_epochs", "learning_rate", "weight_decay", "patience", "min_epochs")
     rows = [{"model": model, "control": recipe.control, **recipe.shape, **recipe.choices,
              "batch_size": recipe.batch_size,
              **{f"edges: {name}": value for name, value in (getattr(recipe, "edges", None) or {}).items()},
-             **({name: getattr(recipe.fit, name) for name in loop} if recipe.fit else {})}
+             **({f"fit.{name}": getattr(recipe.fit, name) for name in loop} if recipe.fit else {})}
             for model, recipe in recipes.items()]
-    return pd.DataFrame(rows).set_index("model").astype(object).fillna("")
+    table = pd.DataFrame(rows).set_index("model").astype(object)
+    return table.where(table.notna(), "")
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #616b36b4
 def open_events(

@@ -8,7 +8,7 @@ __all__ = ['REPEATS', 'settle_repeats', 'clean_events', 'keep_likes', 'same_ids'
 
 # %% ../../nbs/05_data/58_events.ipynb #0c68a7a1
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd

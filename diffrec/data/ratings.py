@@ -123,8 +123,13 @@ class RatedPictures:
         scale: tuple[float, float] = (1., 5.),   # least and largest rating
     ) -> "RatedPictures":
         "From ratings; raises `ValueError` for events without values or off the scale."
-        if events.values is None or events.values.min() < scale[0] or events.values.max() > scale[1]:
-            raise ValueError(f"{events.name} needs ratings between {scale[0]:g} and {scale[1]:g}")
+        if events.values is None:
+            raise ValueError(f"{events.name} has no values: it needs ratings between {scale[0]:g} and {scale[1]:g}")
+        wrong = (events.values < scale[0]) | (events.values > scale[1])
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"{events.name}, values, row {row}: {events.values[row]:g} is not between {scale[0]:g} "
+                             f"and {scale[1]:g}; it needs ratings on that scale")
         counts, middle = events.user_counts(), sum(scale) / 2
         sums = np.bincount(events.users, events.values - middle, minlength=events.n_users)
         means = middle + sums / (counts + MEAN_SHRINKAGE)

@@ -23,8 +23,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..core.artifacts import file_sha256, read_table, write_json
-from .embedding_tables import EmbeddingTable, checked_ids, open_table, read_record, start_table
+from ..core.artifacts import file_sha256, write_json
+from ..core.locks import one_writer
+from .embedding_tables import (
+    EmbeddingTable, checked_ids, ids_digest, open_table, read_ids, read_record, start_table)
 from .zoo import Encoder
 
 # %% ../../nbs/60_image_models/34_encoders.ipynb #b4d8df69
@@ -131,15 +133,15 @@ def table_record(
     "Everything that the rows of a table depend on."
     return {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256, "width": encoder.width,
             "n_rows": len(ids), "normalisation": "none",
-            "ids_sha256": hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest(), "what": config.what,
+            "ids_sha256": ids_digest(ids), "what": config.what,
             "batch_size": config.batch_size, "autocast": config.autocast, "dtype": config.dtype,
             "device": encoder.device.type,
             "first_items_sha256": hashlib.sha256(first.contiguous().numpy()).hexdigest()}
 
 # %% ../../nbs/60_image_models/34_encoders.ipynb #5b67921c
-def _other_ids(folder: Path, ids: np.ndarray) -> str:
+def _other_ids(folder: Path, found: dict[str, Any], ids: np.ndarray) -> str:
     "How the ids of a table differ from those that are wanted."
-    there, wanted = read_table(folder / "ids.parquet", ["id"])["id"].tolist(), ids.tolist()
+    there, wanted = read_ids(folder, found).tolist(), ids.tolist()
     first = next((row for row, (one, other) in enumerate(zip(there, wanted)) if one != other), None)
     row = min(len(there), len(wanted)) if first is None else first
     named = [repr(some[row]) if row < len(some) else "nothing" for some in (there, wanted)]
@@ -158,7 +160,7 @@ def check_same(
         made, here = (f"{one['encoder']!r} (weights {one['weights_sha256'][:12]})" for one in (found, wanted))
         raise ValueError(f"{start}it was made by encoder {made}, this is {here}")
     if found["ids_sha256"] != wanted["ids_sha256"]:
-        raise ValueError(start + _other_ids(folder, ids))
+        raise ValueError(start + _other_ids(folder, found, ids))
     not_compared = {"encoder"} if "embeddings_sha256" not in found else {"encoder", "batch_size", "device"}
     for name in wanted:
         if name not in not_compared and found.get(name) != wanted[name]:
@@ -224,7 +226,7 @@ def fill_table(
 
     def save(**more: Any) -> None:
         table.flush()
-        write_json(folder / "table.json", {**record, "rows_done": done, **more})
+        write_json(folder / "table.json", {**record, "rows_done": done, **more}, sealed=True)
 
     starts = range(done, len(ids), config.batch_size)
     with tqdm(total=len(ids), initial=done, desc=f"embedding {config.what}", unit="", disable=None) as bar:
@@ -250,7 +252,7 @@ def encode_table(
     items: Iterable[Any],           # N pictures or texts in the same order
     config: Encoding = Encoding(),
 ) -> EmbeddingTable:
-    "Make a table, go on with it, or open it if it is finished; raises `ValueError` if another one is there."
+    "Make a table, go on with it, or open it; raises `ValueError` if another one is there, `BusyError` if it is filled."
     folder, ids = Path(folder), checked_ids(ids)
     if hasattr(items, "__len__") and len(items) != len(ids):
         raise ValueError(f"there are {len(ids)} ids and {len(items)} {config.what}: each needs one")
@@ -258,8 +260,10 @@ def encode_table(
     if not first:
         raise ValueError(f"a table needs at least one id and one of the {config.what}, got {len(ids)} ids")
     wanted = table_record(encoder, ids, config, prepare_batch(encoder, first, ids[:len(first)].tolist(), config))
-    has_one = (folder / "table.json").is_file()
-    record = check_same(folder, wanted, ids) if has_one else start_table(folder, wanted, ids)
-    if record["rows_done"] < len(ids) or "embeddings_sha256" not in record:
-        fill_table(folder, record, encoder, ids, from_row(record["rows_done"]), config)
-    return open_table(folder)
+    with one_writer(folder, wait=2.):            # another one may hold a finished table for a moment
+        has_one = (folder / "table.json").is_file()
+        record = check_same(folder, wanted, ids) if has_one else start_table(folder, wanted, ids)
+        if record["rows_done"] < len(ids) or "embeddings_sha256" not in record:
+            read_ids(folder, record)
+            fill_table(folder, record, encoder, ids, from_row(record["rows_done"]), config)
+        return open_table(folder)

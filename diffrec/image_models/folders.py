@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import constants, try_to_load_from_cache
 
 from ..core.artifacts import file_sha256, read_json, write_json
+from ..core.names import inside
 
 # %% ../../nbs/60_image_models/10_folders.ipynb #87fdbf7c
 def card_files(
@@ -34,7 +35,7 @@ def write_part_card(
     "Write the card of a part."
     if "files" in about:
         raise ValueError("the card's entry 'files' is measured, it cannot be given")
-    return write_json(Path(folder) / "card.json", {**about, "files": card_files(folder)})
+    return write_json(Path(folder) / "card.json", {**about, "files": card_files(folder)}, sealed=True)
 
 # %% ../../nbs/60_image_models/10_folders.ipynb #23d4f66e
 def _listed_files(card: Any, path: Path) -> dict[str, dict[str, Any]]:
@@ -55,12 +56,14 @@ def check_part(
     path = folder / "card.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: every part of a zoo has a card; write_part_card writes it")
-    card = read_json(path)
+    card = read_json(path, sealed=True)
     listed, there = _listed_files(card, path), card_files(folder)
     again = "take the folder from version control again, or train the part again and write its card"
     for name in sorted(set(listed) - set(there)):
+        inside(folder, name, "file of the card", nested=True)
         raise FileNotFoundError(f"{folder / name} is in the card but not in the folder: {again}")
     for name, found in there.items():
+        inside(folder, name, "file of the part", nested=True)
         if name not in listed:
             raise ValueError(f"{folder / name} is in the folder but not in the card: remove it or write the card again")
         if found != listed[name]:

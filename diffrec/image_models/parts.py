@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..core.artifacts import read_json, write_json
-from ..core.folders import whole_folder
+from ..core.folders import claim_folder, whole_folder
+from ..core.locks import one_writer
 from .folders import card_files
 from .recipes import ImageModelRecipe
 from ..studies.costs import CpuWatch
@@ -81,16 +82,18 @@ def claim_run(
     seed: int,
     sources: Mapping[str, str],   # part -> `part_hash`
 ) -> None:
-    "Record what a run folder belongs to; raises `ValueError` with the differences if it belongs to something else."
-    path = Path(run_folder) / "recipe.json"
+    "Record what a run folder belongs to; raises an error with the differences if it belongs to something else."
+    path = claim_folder(run_folder, "training log") / "recipe.json"
     hashes = {f"hash of {name}": value for name, value in sources.items()}
     wanted = json.loads(json.dumps({**_deciding(recipe), "seed": seed, **hashes}))
-    if path.exists() and (kept := read_json(path)) != wanted:
-        changed = [f"{name} = {wanted.get(name)!r} (it began with {kept.get(name)!r})"
-                   for name in sorted({*wanted, *kept}) if wanted.get(name) != kept.get(name)]
-        raise ValueError(f"the run folder {run_folder} holds a training that cannot go on with {', '.join(changed)}; "
-                         "give the new one a folder of its own")
-    write_json(path, wanted)
+    with one_writer(run_folder):
+        kept = read_json(path, sealed=True) if path.exists() else wanted
+        if kept != wanted:
+            changed = [f"{name} = {wanted.get(name)!r} (it began with {kept.get(name)!r})"
+                       for name in sorted({*wanted, *kept}) if wanted.get(name) != kept.get(name)]
+            raise ValueError(f"the run folder {run_folder} holds a training that cannot go on with "
+                             f"{', '.join(changed)}; give the new one a folder of its own")
+        write_json(path, wanted, sealed=True)
 
 # %% ../../nbs/60_image_models/60_parts.ipynb #c2714704
 class Trained(NamedTuple):
@@ -161,5 +164,5 @@ def write_part(
     with whole_folder(out, "image model") as building:
         save(building)
         quality = {"evaluated_on": evaluated_on, **evaluate(building)}
-        write_json(building / "card.json", {**about, "quality": quality, "files": card_files(building)})
+        write_json(building / "card.json", {**about, "quality": quality, "files": card_files(building)}, sealed=True)
         return read_json(building / "card.json")

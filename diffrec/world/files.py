@@ -7,6 +7,7 @@ __all__ = ['write_blocks', 'truth_tensors', 'world_from_truth', 'save_world', 'l
 
 # %% ../../nbs/10_world/60_files.ipynb #a7d8a76a
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from ..core.artifacts import read_weights, write_table, write_weights
-from ..core.folders import whole_folder
+from ..core.arrays import create_memmap, read_array, write_array
+from ..core.artifacts import read_json, read_weights, write_table, write_weights
+from ..core.folders import read_folder, whole_folder
+from ..core.hashes import check_once
 from ..data.interactions import write_card
 from .population import Items, Users, WorldConfig
 from .world import (BLOCK, WINDOWS, World, event_blocks, rating_blocks, world_features, world_source,
@@ -75,7 +78,7 @@ def save_world(
     folder: str | Path,   # where; an existing folder is replaced when the new one is complete
 ) -> Path:                # the folder
     "Write a world as a data set, with ratings, truth and pictures; memory is bounded."
-    with whole_folder(folder) as building:
+    with whole_folder(folder, "world") as building:
         users, items = world_tables(world)
         images = _write_images(world, building / "images.npy") if world.config.image_size else None
         features = world_features(world, items, images)
@@ -97,35 +100,51 @@ def _write_dataset(folder: Path, world: World, name: str, blocks: Iterator[dict[
     write_table(folder / "users.parquet", users)
     write_table(folder / "items.parquet", items)
     for feature, array in features.items():
-        np.save(folder / "features" / f"{feature}.npy", array)
+        write_array(folder / "features" / f"{feature}.npy", array)
     write_card(folder, name, len(users), len(items), counts, world_source(world))
 
 
 def _write_images(world: World, path: Path, chunk: int = 512) -> np.memmap:
     "Draw all items into a memory-mapped npy file."
     size, count = world.config.image_size, world.config.n_items
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+    images = create_memmap(path, (count, size, size, 3), np.uint8)
     for start in tqdm(range(0, count, chunk), desc="drawing items", disable=None):
         images[start:start + chunk] = world.render(np.arange(start, min(start + chunk, count)), size)
     images.flush()
     return images
 
 # %% ../../nbs/10_world/60_files.ipynb #d2336a04
+def _hash_on_card(folder: Path, name: str, what: str) -> str:
+    "The hash that the card of a world has of a file; raises `FileNotFoundError` if there is no such file."
+    if not (folder / name).is_file() or not (folder / "card.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no {what}: there is no {name}, or no card.json")
+    files = read_json(folder / "card.json", sealed=True).get("files", {})
+    if name not in files:
+        raise ValueError(f"{folder / 'card.json'} does not list {name}: it belongs to another data set; make the world again")
+    return files[name]
+
+
+def _read_truth(folder: Path) -> World:
+    "The world of a folder that is not replaced meanwhile."
+    check_once(folder / "truth.safetensors", _hash_on_card(folder, "truth.safetensors", "world"))
+    return world_from_truth(*read_weights(folder / "truth.safetensors"))
+
+
 def load_world(
     folder: str | Path,  # written by `save_world`
 ) -> World:
-    "The world of a folder; raises `FileNotFoundError` if there is none."
-    path = Path(folder) / "truth.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no world: there is no truth.safetensors")
-    return world_from_truth(*read_weights(path))
+    "The world of a folder; raises `FileNotFoundError` if there is none, `ValueError` if its truth was changed."
+    return read_folder(folder, _read_truth)
+
+# %% ../../nbs/10_world/60_files.ipynb #c0eb29a4
+def _open_images(folder: Path) -> np.ndarray:
+    "The pictures of a folder that is not replaced meanwhile."
+    check_once(folder / "images.npy", _hash_on_card(folder, "images.npy", "pictures"))
+    return read_array(folder / "images.npy", "I S S 3", dtype=np.uint8, memmap=True)
 
 
 def load_images(
     folder: str | Path,  # written by `save_world`
 ) -> np.ndarray:         # [I, S, S, 3] uint8, a read-only memory map
-    "The pictures of a world; raises `FileNotFoundError` if the world has none."
-    path = Path(folder) / "images.npy"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no pictures: there is no images.npy")
-    return np.load(path, mmap_mode="r")
+    "The pictures of a world; raises `FileNotFoundError` if it has none, `ValueError` if their file was changed."
+    return read_folder(folder, _open_images)

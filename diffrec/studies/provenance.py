@@ -104,6 +104,7 @@ def _counted(node: ast.AST) -> Iterator[ast.AST]:
                     yield from _counted(child)
 
 # %% ../../nbs/35_studies/10_provenance.ipynb #8be1e0e5
+@cache
 def _mentioned(place: tuple[str, str]) -> set[tuple[str, str]]:
     "Where the names lead that a definition mentions."
     module, name = place
@@ -165,13 +166,18 @@ def _plain(node: Any) -> Any:
                                    if value not in (None, []) and name != silent)]
 
 # %% ../../nbs/35_studies/10_provenance.ipynb #166f6f1d
+@cache
+def _syntax(place: tuple[str, str]) -> str:
+    "What a definition computes, as JSON; many hashes of one process share it."
+    module, name = place
+    return json.dumps([name, *map(_plain, read_module(module).statements[name])])
+
+
 def source_hash(
     definitions: Iterable[Callable | type | str],  # functions and classes of this package, or strings "module:name"
 ) -> str:
     "SHA-256 of the syntax of definitions and of all that they reach in this package."
-    trees = ([name, *map(_plain, read_module(module).statements[name])]
-             for module, name in definitions_behind(definitions))
-    return hashlib.sha256("\n".join(sorted(map(json.dumps, trees))).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(map(_syntax, definitions_behind(definitions)))).encode()).hexdigest()
 
 # %% ../../nbs/35_studies/10_provenance.ipynb #9f577240
 DESCRIBES = {"decides": False}   # metadata of a field that does not decide a result

@@ -113,8 +113,10 @@ def records(
         except StopIteration:
             return
         except csv.Error as error:
-            is_open = "unexpected end" in str(error) or "field limit" in str(error)
-            rule = "a quote is opened and never closed" if is_open else f"quotes inside quotes are doubled ({error})"
+            is_open, is_long = "unexpected end" in str(error), "field limit" in str(error)
+            rule = ("a quote is opened and never closed" if is_open else
+                    f"a cell has more than {csv.field_size_limit():,} characters, or a quote is never closed" if is_long
+                    else f"quotes inside quotes are doubled ({error})")
             raise ValueError(f"{where}, line {number}: {rule}; are `separator` and `quotes` right?") from error
         if cells:
             yield number, cells

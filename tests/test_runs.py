@@ -126,7 +126,7 @@ def test_recommenders_chain_at_their_defaults(project: Path):
     ({"presett": "toy"}, "unknown parameter 'presett'; did you mean 'preset'"),
     ({"preset": "toi"}, "toi.*toy"),
     ({"data": 3}, "data must be text, got 3"),
-    ({"n_workers": 2.5}, "n_workers must be a whole number >= 1, got 2.5"),
+    ({"trials": None}, "trials must be text, got None"),
     ({"changes": {"modles": ["mf_bpr"]}}, "modles.*models"),
     ({"changes": {"fit.learning_rate": "0.1"}}, "fit.learning_rate must be a finite number >= 0, got '0.1'; write fit.learning_rate=0.1"),
 ])

@@ -1,4 +1,4 @@
-# make demo | make test | make lab | make report NAME=tiktok | make export | make clean
+# make demo | make test | make mutants | make lab | make report NAME=tiktok | make export | make clean
 # Every step writes a file; a step whose file is there is not repeated.
 
 PYTHON       ?= $(shell command -v python3.11 || command -v python3)
@@ -18,7 +18,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lab report export clean help
+.PHONY: demo test mutants lab report export clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +39,9 @@ report: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants.py --workers $(WORKERS) $(if $(ONLY),--only $(ONLY))
 
 lab: $(INSTALLED)
 	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(BIN)/jupyter lab

@@ -1,5 +1,7 @@
 """The small models that ship with the project are as good as their cards say, measured on new pictures, and small."""
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from diffrec.image_models.sd3 import draw_texts
 from diffrec.image_models.sd15 import draw_embeddings
 from diffrec.image_models.zoo import zoo
 from diffrec.image_models.drawing import DrawingSettings, draw_into
+from diffrec.image_models.parts import part_hash
 from diffrec.image_models.picture_store import PictureStore
+from diffrec.image_models.recipes import NEEDS, TINY
 from diffrec.image_models.evaluation import (
     evaluate_autoencoder, evaluate_classifier, evaluate_sd3, evaluate_sd15, evaluate_sources, evaluate_texts,
 )
@@ -34,6 +38,24 @@ def test_the_zoo_is_small_and_every_part_has_a_card():
     for path in shipped.rglob("*.json"):
         text = path.read_text(encoding="utf-8")
         assert not any(place in text for place in ('"/home/', '"/work/', '"/root/', '"/tmp/')), path
+
+
+def test_cards_are_those_of_todays_recipes():
+    "Loop, seed, batches, pictures and earlier parts of every card are what a training would note; code is not noted."
+    def loop(recipe):
+        return json.loads(json.dumps({**asdict(recipe.fit), "batch_size": recipe.batch_size}))
+
+    for part, recipe in TINY.items():
+        data, noted = cards[part]["data"], cards[part]["training"]
+        assert data["bank"] == {"count": recipe.n_pictures, "seed": 0, "size": 64, "kinds": "training"}
+        trained_with = [name for name in NEEDS[part] if name != "classifier"]                 # which only measures
+        assert {name: value for name, value in data["parts"].items() if name != "earlier"} == {
+            name: part_hash(shipped / name, name) for name in trained_with}, part
+        while recipe is not None:
+            wanted = {**loop(recipe), "seed": 0}
+            assert {name: noted[name] for name in wanted} == wanted, part
+            recipe, noted = getattr(recipe, "earlier", None), noted.get("earlier")
+        assert noted is None
 
 
 def test_clip_predicts_attributes_of_held_out_kinds():

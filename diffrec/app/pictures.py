@@ -134,5 +134,6 @@ def load_prior_model(
     opened = open_prior_data(data)
     trained_on = notes.get("data")
     if trained_on != opened.sources:
-        raise ValueError(f"{folder} was trained on {trained_on}, and {data} holds {dict(opened.sources)}: train the prior again")
+        raise ValueError(f"{folder} was trained on {trained_on}, and {data} holds {dict(opened.sources)}: train the "
+                         "prior again")
     return PriorModel(folder, opened, opened.ratings, prior)

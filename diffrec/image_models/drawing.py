@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..core.checks import check_shape
+from ..core.locks import one_writer
 from ..core.seeds import rng_for
 from .picture_store import PictureStore
 from .sd15 import draw_embeddings
@@ -92,13 +93,14 @@ def draw_into(
     prepare: Callable[[Tensor], Tensor] | None = None,  # for the adapter: see `Adapter.prepared`
     batch_size: int = 8,                     # rows of every call; pictures depend on it in the last bit
 ) -> int:                                    # how many were drawn now
-    "Draw the pictures that the store does not have yet."
+    "Draw the pictures that the store does not have yet; raises `BusyError` if another process adds pictures to it."
     sizes = check_shape({"B": len(users)}, embeddings=(embeddings, "B n E"))
-    check_kept(store, embeddings, users)
     keys = [(row, number) for row in range(sizes["B"]) for number in range(sizes["n"])]
-    done = store.done()
-    missing = [(row, number) for row, number in keys if (str(users[row]), number) not in done]
-    with tqdm(total=len(keys), initial=len(keys) - len(missing), desc="pictures", disable=None) as bar:
+    with one_writer(store.folder, wait=2.), tqdm(total=len(keys), desc="pictures", disable=None) as bar:
+        check_kept(store, embeddings, users)
+        done = store.done()
+        missing = [(row, number) for row, number in keys if (str(users[row]), number) not in done]
+        bar.update(len(keys) - len(missing))
         for begin in range(0, len(missing), batch_size):
             part = missing[begin:begin + batch_size]
             names, numbers = [str(users[row]) for row, _ in part], [number for _, number in part]

@@ -49,7 +49,8 @@ def check_pictures(
     "Raise `ValueError` unless these can be rows of a store."
     wrong = [name for name, _ in keys if not re.fullmatch(r"(?!\.)[\w.-]{1,180}", name)]
     if wrong:
-        raise ValueError(f"user ids must be letters, digits, '.', '-' and '_', at most 180 and no '.' in front, got {wrong[0]!r}")
+        raise ValueError("user ids must be letters, digits, '.', '-' and '_', at most 180 and no '.' in front, got "
+                         f"{wrong[0]!r}")
     negative = [draw for _, draw in keys if draw < 0]
     if negative:
         raise ValueError(f"draws must be numbers from 0 on, got {negative[0]}")

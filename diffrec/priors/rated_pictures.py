@@ -139,7 +139,8 @@ def open_rated_pictures(
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {dataset.name} names {len(paths)} pictures; "
                                     f"put them into {files}")
-    return RatedSource(dataset, joined(list(dataset.splits.values()), dataset.name), paths, dataset.items["id"].tolist())
+    events = joined(list(dataset.splits.values()), dataset.name)
+    return RatedSource(dataset, events, paths, dataset.items["id"].tolist())
 
 # %% ../../nbs/70_priors/52_rated_pictures.ipynb #03fb882f
 class PriorData(NamedTuple):
@@ -161,7 +162,8 @@ def open_prior_data(
     ratings, table = read_dataset(folder / "ratings"), open_table(folder / "embeddings")
     noted = ratings.source.get(_PREPARED)
     if noted is None:
-        raise ValueError(f"{folder / 'ratings'} was not prepared for priors by this version of diffrec: prepare the data again")
+        raise ValueError(f"{folder / 'ratings'} was not prepared for priors by this version of diffrec: prepare the data "
+                         "again")
     if (noted["embeddings"], ratings.n_items) != (table.record["embeddings_sha256"], len(table)):
         raise ValueError(f"{folder / 'embeddings'} is not the table that {folder / 'ratings'} was prepared with: "
                          "remove both, and prepare the data again")

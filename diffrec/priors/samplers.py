@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..core.artifacts import read_weights, write_weights
+from ..core.folders import claim_folder
 from ..core.seeds import rng_for
 from ..data.ratings import RatedPictures
 from ..diffusion.guidance import Guidance
@@ -59,21 +60,32 @@ def draw_prior(
     return draw
 
 # %% ../../nbs/70_priors/66_samplers.ipynb #37576e7c
+def _kept_draws(path: Path, record: Mapping[str, Any]) -> np.ndarray:
+    "Draws of a file; raises `ValueError` naming it if they are others than those asked for."
+    tensors, found = read_weights(path)
+    if found != record or "draws" not in tensors:
+        name = next((name for name in sorted({*found, *record}) if found.get(name) != record.get(name)), "draws")
+        raise ValueError(f"{path} holds other draws: their {name} is {str(found.get(name))[:60]}, asked for is "
+                         f"{str(record.get(name))[:60]}; the file was renamed, remove it")
+    return tensors["draws"].double().numpy()
+
+
 def stored_draws(
     sampler: EmbeddingSampler,         # of float32 values
     folder: str | Path | None,         # where draws are kept; None: nowhere
     made_from: Mapping[str, Any],      # what decides the draws besides users, n and seed; plain values
 ) -> EmbeddingSampler:
-    "The same sampler, which reads what it drew before."
+    "The same sampler, which reads what it drew before; it raises `ValueError` for a file that holds other draws."
     if folder is None:
         return sampler
 
     def draw(users: Sequence[int], n: int, seed: int) -> np.ndarray:
-        record = {**made_from, "users": np.asarray(users).tolist(), "n": n, "seed": seed}
-        name = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:24]
-        path = Path(folder) / f"{name}.safetensors"
+        wanted = {**made_from, "users": np.asarray(users).tolist(), "n": n, "seed": seed}
+        name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:24]
+        path, record = Path(folder) / f"{name}.safetensors", json.loads(json.dumps(wanted))
         if path.exists():
-            return read_weights(path)[0]["draws"].double().numpy()
+            return _kept_draws(path, record)
+        claim_folder(folder, "store of draws")
         drawn = sampler(users, n, seed)
         write_weights(path, {"draws": torch.from_numpy(drawn).float()}, record)
         return drawn

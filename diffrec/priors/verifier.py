@@ -353,7 +353,11 @@ def load_verifier(
     weights, header = read_weights(path, device)
     if header.get("kind") != "verifier ensemble":
         raise ValueError(f"{path} holds {header.get('kind', 'weights of another kind')!r}, not a verifier ensemble")
-    members = [Verifier(VerifierConfig(**sizes)) for sizes in header["members"]]
-    ensemble = VerifierEnsemble(members, Calibration(*header["calibration"])).to(device)
-    ensemble.load_state_dict(weights)
+    try:
+        members = [Verifier(VerifierConfig(**sizes)) for sizes in header["members"]]
+        ensemble = VerifierEnsemble(members, Calibration(*header["calibration"])).to(device)
+        ensemble.load_state_dict(weights)
+    except (TypeError, KeyError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"{path} is a verifier of another version of diffrec ({why}): train it again") from error
     return ensemble.eval(), header["notes"]

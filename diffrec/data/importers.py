@@ -7,7 +7,6 @@ __all__ = ['MODALITIES', 'import_table', 'hashes', 'read_features', 'import_diff
 
 # %% ../../nbs/05_data/60_importers.ipynb #7a12deb9
 import io
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +14,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ..core.arrays import read_array
 from ..core.artifacts import file_sha256
 from ..core.pickles import load_pickle
+from .archives import LARGEST, open_entry, open_zip
 from .events import clean_events, dataset_from_events, item_texts, keep_likes
 from .interactions import Dataset, Interactions, check_disjoint, check_features, check_finite
 from .columns import id_column
@@ -41,12 +42,13 @@ def import_table(
     encoding: str | None = None,    # None: by the file's mark, or UTF-8
     names: Sequence[str] | None = None,  # of the columns of a file without a header
     quotes: bool | None = None,     # whether cells may be quoted; None: unless a tab separates them
+    largest: int = LARGEST,         # bytes to which a .gz may unpack
 ) -> Dataset:
     "A data set from tables; raises `ValueError` naming file, line, column, value and rule."
     paths = {part: Path(path) for part, path in (source if isinstance(source, Mapping) else {"train": source}).items()}
     if not paths:
         raise ValueError("import_table needs at least one file")
-    frames = {part: (str(path), read_frame(path, separator, encoding, names, quotes)) for part, path in paths.items()}
+    frames = {part: (str(path), read_frame(path, separator, encoding, names, quotes, largest=largest)) for part, path in paths.items()}
     if split:
         frames = _by_split(frames, split)
     events = {part: clean_events(where, frame, user, item, value, timestamp, repeats, unit)
@@ -55,7 +57,7 @@ def import_table(
         events = {part: keep_likes(frame, like_at_least) for part, frame in events.items()}
     texts = items
     if isinstance(items, (str, Path)):
-        texts = read_frame(items, separator, encoding, None, quotes)
+        texts = read_frame(items, separator, encoding, None, quotes, largest=largest)
         paths["items"] = Path(items)
     texts = None if texts is None else item_texts(str(paths.get("items", "items")), texts, items_id)
     facts = {"format": "table", "repeats": repeats, "files": hashes(paths.values())}
@@ -92,11 +94,7 @@ def read_features(
     n_items: int,      # rows needed
 ) -> np.ndarray:       # [I, d] float32
     "Features of all items; raises `ValueError` naming the file and its first bad row and column."
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a whole npy file of numbers: {error}") from error
-    return check_features(str(path), array, n_items)
+    return check_features(str(path), read_array(path), n_items)
 
 # %% ../../nbs/05_data/60_importers.ipynb #6b21e322
 def _matrix_events(path: Path) -> Interactions:
@@ -104,6 +102,11 @@ def _matrix_events(path: Path) -> Interactions:
     matrix = load_pickle(path)
     if not sp.issparse(matrix):
         raise ValueError(f"{path} holds a {type(matrix).__name__}; a sparse users x items matrix is needed")
+    size = path.stat().st_size
+    most = 1_000_000 + 10 * size                        # a user or item without an event takes no byte
+    if max(matrix.shape) > most:
+        raise ValueError(f"{path} claims {matrix.shape[0]:,} users and {matrix.shape[1]:,} items and has {size:,} bytes; "
+                         f"at most {most:,} of each are read from so many: is its shape right?")
     matrix = matrix.tocoo()
     stored = check_finite(f"{path}, values", matrix.data) != 0
     if not stored.any():
@@ -138,12 +141,13 @@ def import_diffmm(
 def import_ml1m_ood(
     archive: str | Path,   # ml-1m.zip with train_ood2.pkl, valid_ood2.pkl, test_ood2.pkl
     name: str = "ml-1m",   # of the data set
+    largest: int = LARGEST,  # bytes to which a frame may unpack
 ) -> Dataset:
     "MovieLens-1M in CoLLM's temporal split; labels 0 and 1 as values."
     columns = ("uid", "iid", "label", "timestamp", "title")
     frames = {}
     for split in ("train", "valid", "test"):
-        where, frame = _zipped_frame(Path(archive), f"{split}_ood2.pkl")
+        where, frame = _zipped_frame(Path(archive), f"{split}_ood2.pkl", largest)
         missing = [column for column in columns if column not in frame]
         if missing:
             raise ValueError(f"{where} lacks the columns {missing}; it has {list(frame.columns)}")
@@ -172,16 +176,14 @@ def _titles(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({"id": first.index.astype(str), "title": first.astype(str).to_numpy()})
 
 # %% ../../nbs/05_data/60_importers.ipynb #37a6a652
-def _zipped_frame(archive: Path, name: str) -> tuple[str, pd.DataFrame]:
+def _zipped_frame(archive: Path, name: str, largest: int) -> tuple[str, pd.DataFrame]:
     "A pickled frame in a zip archive, with its name for errors."
-    try:
-        with zipfile.ZipFile(archive) as files:
-            found = [member for member in files.namelist() if Path(member).name == name]
-            if len(found) != 1:
-                raise ValueError(f"{archive} must hold one {name}; it holds {files.namelist()}")
-            file = io.BytesIO(files.read(found[0]))
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{archive} is not a whole zip archive: {error}") from error
+    with open_zip(archive) as files:
+        found = [member for member in files.namelist() if Path(member).name == name]
+        if len(found) != 1:
+            raise ValueError(f"{archive} must hold one {name}; it holds {files.namelist()}")
+        with open_entry(archive, files, found[0], largest) as entry:
+            file = io.BytesIO(entry.read())
     file.name = f"{archive}, {found[0]}"
     frame = load_pickle(file)
     if not isinstance(frame, pd.DataFrame):

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ..core.arrays import read_array, write_array
 from ..core.artifacts import file_sha256, read_json, read_table, write_json, write_table
 from ..core.folders import read_folder, whole_folder
 from ..core.names import inside
@@ -405,7 +406,7 @@ def save_dataset(
         write_table(building / "items.parquet", dataset.items)
         for name, array in dataset.features.items():
             (building / "features").mkdir(exist_ok=True)
-            np.save(inside(building / "features", f"{name}.npy", "feature"), array)
+            write_array(inside(building / "features", f"{name}.npy", "feature"), array)
         write_card(building, dataset.name, dataset.n_users, dataset.n_items,
                    {split: len(events) for split, events in dataset.splits.items()}, dataset.source)
     return Path(folder)
@@ -461,5 +462,5 @@ def _read_dataset(folder: Path, verify: bool) -> Dataset:
     for name in (name for name in card["files"] if name.startswith("features/")):
         if verify and file_sha256(folder / name) != card["files"][name]:
             raise ValueError(f"{folder / name} does not have the sha256 on its card: it was changed or cut short")
-        features[Path(name).stem] = np.load(folder / name, mmap_mode="r")
+        features[Path(name).stem] = read_array(folder / name, memmap=True)
     return Dataset(card["name"], splits, users, items, features, card["source"])

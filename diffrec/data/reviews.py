@@ -7,11 +7,9 @@ __all__ = ['import_movielens', 'read_jsonl', 'picture_urls', 'import_amazon_revi
            'ratings_from_1_to_5', 'import_rated_pictures']
 
 # %% ../../nbs/05_data/70_reviews.ipynb #280685e8
-import gzip
 import json
-import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -20,6 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core.artifacts import file_sha256
+from .archives import LARGEST, open_entry, open_gzip, open_zip
 from .columns import number_column, place
 from .events import clean_events, dataset_from_events, item_texts
 from .interactions import Dataset
@@ -34,7 +33,7 @@ def _release(path: Path) -> tuple[str, str | None]:
     if path.is_dir():
         members = [file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()]
     else:
-        with _archive(path) as archive:
+        with open_zip(path) as archive:
             members = archive.namelist()
     found = [member for member in members if Path(member).name in {*_RELEASES, *_RELEASES.values()}]
     for ratings, films in _RELEASES.items():
@@ -47,22 +46,12 @@ def _release(path: Path) -> tuple[str, str | None]:
     raise FileNotFoundError(f"{path} holds neither ratings.dat nor ratings.csv nor u.data")
 
 
-@contextmanager
-def _archive(path: Path):
-    "An open zip; raises `ValueError` naming one that is not whole."
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} is not a whole zip archive: {error}") from error
-
-
-def _read_member(path: Path, member: str, **format: Any) -> tuple[str, pd.DataFrame]:
+def _read_member(path: Path, member: str, largest: int, **format: Any) -> tuple[str, pd.DataFrame]:
     "(name in errors, rows) of a table in a folder or zip; `format` as in `read_cells`."
     if path.is_dir():
         with open(path / member, "rb") as file:
             return str(path / member), read_cells(str(path / member), file, **format)
-    with _archive(path) as archive, archive.open(member) as file:
+    with open_zip(path) as archive, open_entry(path, archive, member, largest) as file:
         return f"{path}, {member}", read_cells(f"{path}, {member}", file, **format)
 
 # %% ../../nbs/05_data/70_reviews.ipynb #4ac763a8
@@ -75,9 +64,9 @@ _FORMATS = {  # of ratings, of films
     "ratings.csv": ({}, {})}
 
 
-def _films(path: Path, member: str, format: dict) -> pd.DataFrame:
+def _films(path: Path, member: str, largest: int, format: dict) -> pd.DataFrame:
     "Ids, titles and genres of films."
-    where, frame = _read_member(path, member, **format)
+    where, frame = _read_member(path, member, largest, **format)
     frame = frame.rename(columns={"movieId": "id"})
     if set(_GENRES) <= set(frame):
         flags = frame[_GENRES]
@@ -96,15 +85,16 @@ def import_movielens(
     path: str | Path,         # the folder, or the zip as downloaded
     repeats: str = "error",   # what a film rated twice means, see `settle_repeats`
     name: str | None = None,  # of the data set; the folder's name if None
+    largest: int = LARGEST,   # bytes to which a file of the zip may unpack
 ) -> Dataset:                 # values .5 to 5, times in seconds, one split
     "MovieLens ratings with times, titles and genres; raises an error naming file and line, or two releases."
     path = Path(path)
     columns = ("userId", "movieId", "rating", "timestamp")
     ratings, films = _release(path)
     of_ratings, of_films = _FORMATS[Path(ratings).name]
-    where, frame = _read_member(path, ratings, names=columns if of_ratings else None, **of_ratings)
+    where, frame = _read_member(path, ratings, largest, names=columns if of_ratings else None, **of_ratings)
     events = clean_events(where, frame, *columns, repeats=repeats, scale=(.5, 5))
-    texts = None if films is None else _films(path, films, of_films)
+    texts = None if films is None else _films(path, films, largest, of_films)
     source = {"format": "MovieLens", "repeats": repeats,
               "files": {} if path.is_dir() else {path.name: file_sha256(path)}}
     return dataset_from_events(name or path.stem, {"train": events}, texts, source)
@@ -115,28 +105,38 @@ def read_jsonl(
     required: Sequence[str],       # fields that every line must have
     optional: Sequence[str] = (),  # fields that are None where they are absent
     chunk_rows: int = 100_000,     # lines a piece
+    largest: int = LARGEST,        # bytes to which a .gz may unpack
 ) -> Iterator[pd.DataFrame]:       # frames of at most `chunk_rows` rows; the index is the line
     "Pieces of a JSONL file; raises `ValueError` naming the line that is cut short or lacks a field."
     path, rows, number = Path(path), [], 0
     with open(path, "rb") as raw, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name,
                                        leave=False, disable=None) as bar:
-        lines = gzip.open(raw) if path.suffix == ".gz" else raw
+        lines = open_gzip(str(path), raw, largest) if path.suffix == ".gz" else raw
         try:
             for number, line in enumerate(lines, 1):
-                record = json.loads(line)
+                record = _object(path, number, line)
                 rows.append([*(record[field] for field in required), *(record.get(field) for field in optional)])
                 if len(rows) == chunk_rows:
                     bar.update(raw.tell() - bar.n)
                     yield _piece(rows, [*required, *optional], number)
                     rows = []
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}, after line {number}: the archive is cut short: {error}") from error
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path}, after line {number}: the archive is cut short or damaged: {error}") from error
         except KeyError as error:
             raise ValueError(f"{path}, line {number}: the field {error} is missing") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: not a whole JSON object: {error}") from error
     if rows:
         yield _piece(rows, [*required, *optional], number)
+
+
+def _object(path: Path, number: int, line: bytes) -> dict:
+    "The object of a line; its numbers have no more digits, and its lists no more depth, than Python reads."
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}, line {number}: not a whole JSON object: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}, line {number}: not a JSON object, but a {type(record).__name__}")
+    return record
 
 
 def _piece(rows: list, columns: list[str], last: int) -> pd.DataFrame:
@@ -154,10 +154,10 @@ def picture_urls(
     return [url for url in urls if url]
 
 # %% ../../nbs/05_data/70_reviews.ipynb #cd782121
-def _products(path: str | Path, wanted: set[str]) -> pd.DataFrame:
+def _products(path: str | Path, wanted: set[str], largest: int) -> pd.DataFrame:
     "Texts and picture addresses of the wanted products."
     pieces = []
-    for piece in read_jsonl(path, ["parent_asin"], ["title", "description", "images"]):
+    for piece in read_jsonl(path, ["parent_asin"], ["title", "description", "images"], largest=largest):
         piece = piece[piece["parent_asin"].isin(wanted)]
         urls = piece["images"].map(picture_urls)
         pieces.append(pd.DataFrame({
@@ -176,16 +176,17 @@ def import_amazon_reviews(
     repeats: str = "error",         # several reviews of a product by a user: "first", "last", "mean" or refuse
     min_events: int = 1,            # users, then items, with fewer reviews are dropped, until none is left
     name: str | None = None,        # of the data set; the file's name if None
+    largest: int = LARGEST,         # bytes to which a .gz may unpack
 ) -> Dataset:                       # values 1 to 5, times in seconds, one split
     "Amazon Reviews 2023 with texts and picture addresses; raises `ValueError` naming file, line and rule."
     columns = ["user_id", "parent_asin", "rating", "timestamp"]
     pieces = [piece.loc[piece["verified_purchase"].eq(True) | (not verified_only), columns]
-              for piece in read_jsonl(reviews, [*columns, "verified_purchase"])]
+              for piece in read_jsonl(reviews, [*columns, "verified_purchase"], largest=largest)]
     frame = pd.concat(pieces) if pieces else pd.DataFrame(columns=columns)
     events = _core(clean_events(str(reviews), frame, *columns, repeats=repeats, unit="ms", scale=(1, 5)), min_events)
     if not len(events):
         raise ValueError(f"{reviews}: no user and item with {min_events} reviews each is left")
-    products = None if metadata is None else _products(metadata, set(events["item"].astype(str)))
+    products = None if metadata is None else _products(metadata, set(events["item"].astype(str)), largest)
     files = [Path(path) for path in (reviews, metadata) if path is not None]
     source = {"format": "Amazon Reviews 2023", "verified_only": verified_only, "repeats": repeats,
               "min_events": min_events, "files": {path.name: file_sha256(path) for path in files}}

@@ -9,7 +9,6 @@ __all__ = ['text_encoding', 'text_lines', 'records', 'invisible', 'column_names'
 import codecs
 import contextlib
 import csv
-import gzip
 import io
 import itertools
 import re
@@ -23,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.artifacts import read_table
+from .archives import LARGEST, open_gzip
 
 # %% ../../nbs/05_data/55_tables.ipynb #3064f1b4
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -237,6 +237,7 @@ def read_frame(
     names: Sequence[str] | None = None,  # of the columns of a file without a header
     quotes: bool | None = None,     # whether cells may be quoted; None: unless a tab separates them
     escape: str | None = None,      # before a quote inside quotes, where quotes are not doubled
+    largest: int = LARGEST,         # bytes to which a .gz may unpack
 ) -> pd.DataFrame:                  # the index is named `line`, or `row` for parquet
     "Rows of a table file as written; raises `ValueError` naming file, line and rule."
     path = Path(path)
@@ -249,7 +250,7 @@ def read_frame(
     tabs = {".tsv", ".tab", ".inter", ".item", ".user"} & {suffix.lower() for suffix in path.suffixes[-2:]}
     separator = separator if separator is not None else "\t" if tabs else ","
     with open(path, "rb") as raw:
-        file = gzip.open(raw) if path.suffix.lower() == ".gz" else raw
+        file = open_gzip(str(path), raw, largest) if path.suffix.lower() == ".gz" else raw
         frame = read_cells(str(path), file, separator, encoding, names, quotes, escape)
     if names is not None and len(frame) and [cell.strip() for cell in frame.iloc[0]] == list(frame.columns):
         raise ValueError(f"{path}, line {frame.index[0]}: the row repeats the names, so the file has a header; "

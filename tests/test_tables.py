@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from diffrec.data.batches import TripletBatches
-from diffrec.data.columns import UNITS, time_column
+from diffrec.data.columns import TIME_UNITS, time_column
 from diffrec.data.importers import import_diffmm, import_table
 from diffrec.data.interactions import Dataset, Interactions
 from diffrec.data.layouts import import_book_crossing, import_recbole, import_user_lines
@@ -157,7 +157,7 @@ def test_every_kind_of_date_in_parquet_is_the_same_second(tmp_path, dtype):
 
 @pytest.mark.parametrize("unit, name", [("ms", "milliseconds"), ("us", "microseconds"), ("ns", "nanoseconds"), ("D", "days"), ("h", "hours"), ("min", "minutes")])
 def test_a_number_in_another_unit_is_named_with_its_line(tmp_path, unit, name):
-    times, parts = UNITS[unit]
+    times, parts = TIME_UNITS[unit]
     path = save(tmp_path / "log.csv", f"user,item,when\na,x,{MARCH}\nb,x,{MARCH * parts // times}\n")
     with pytest.raises(ValueError, match=rf"log.csv, column 'when', line 3: \d+ seconds is not a moment between 1990 and 2100: it looks like {name}; give unit='{unit}'"):
         import_table(path, timestamp="when")
@@ -184,7 +184,7 @@ def test_training_in_milliseconds_and_test_in_microseconds_do_not_pass(tmp_path)
        kind=st.sampled_from(["number", "text", "date"]))
 @bounded
 def test_times_of_every_unit_come_back_as_seconds(seconds, unit, part, kind):
-    parts = UNITS[unit][1]
+    parts = TIME_UNITS[unit][1]
     number = seconds * parts + int(part * parts)
     column = {"number": pd.Series([number]), "text": pd.Series([str(number)]),
               "date": pd.Series(np.array([number], f"datetime64[{unit}]"))}[kind]

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..core.contracts import ScoringModel
 from ..core.seeds import fixed_seed
 from ..data.interactions import Dataset, liked
-from .builders import GENERATORS, build_diffmm, build_genrec, build_turn
+from .builders import (
+    GENERATORS, build_diffmm, build_genrec, build_turn, control_edges, features_of, row_batches)
 from .clusters import InterestDebias
 from .controls import (
     edge_statistics, knn_edges, most_popular_edges, no_edges, observed_edges, random_edges)
@@ -43,7 +44,7 @@ NETWORKS: dict[str, Network] = {
 
 # %% ../../nbs/50_graph_diffusion/60_training.ipynb #fba59d59
 USED_FOR_GRAPHS = (Alternation, over_users, no_edges, observed_edges, random_edges, most_popular_edges, knn_edges,
-                   edge_statistics)
+                   edge_statistics, control_edges, row_batches, features_of, liked)
 
 
 def graph_definitions(

@@ -250,7 +250,8 @@ def evaluate_recommender(
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #111767d1
 ALWAYS_USED = (fit, LabelledBatches, TripletBatches, bipartite_adjacency, item_similarity, knn_graph, auc, top_k,
-               recall_at_k, mean_over_users)
+               recall_at_k, mean_over_users, *(f"diffrec.recommenders.training:{name}" for name in (
+                   "selection_metric", "learn", "choose")))
 
 
 def recommender_family(
@@ -266,4 +267,5 @@ def recommender_family(
                   partial(evaluate_recommender, parts), EVALUATED_BY, partial(load_recommender, parts))
 
 
-RECOMMENDERS = recommender_family("diffrec.recommenders.training:RECOMMENDERS", RECIPES, RecommenderParts(NETWORKS))
+RECOMMENDERS = recommender_family("diffrec.recommenders.training:RECOMMENDERS", RECIPES, RecommenderParts(
+    NETWORKS, lambda recipe: (NETWORKS[recipe.network or recipe.model].build,)))

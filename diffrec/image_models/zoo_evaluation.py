@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..evaluation.attributes import ACCURACY_PARTS, variety
-from ..evaluation.inference import bootstrap_mean
+from ..evaluation.inference import mean_estimate
 from .attribute_classifier import AttributeClassifier
 from .clip import embed_pictures, load_clip, naming_accuracy
 from diffrec.image_models.evaluation import (
@@ -159,7 +159,7 @@ PAIRS = (("sd3", "sd3_shuffled", "described"), ("sd15", "sd3", "described"),    
 def _difference(differences: np.ndarray, stream: str, settings: ZooEvaluation,
                 labels: Mapping[str, str]) -> dict[str, Any]:
     "A row of the mean of paired differences."
-    found = bootstrap_mean(differences, rng_for(settings.seed, stream), settings.n_resamples)
+    found = mean_estimate(differences, rng_for(settings.seed, stream), settings.n_resamples)
     return {**labels, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "n": found.n_users}
 
 # %% ../../nbs/60_image_models/68_zoo_evaluation.ipynb #94467300

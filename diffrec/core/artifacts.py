@@ -11,7 +11,6 @@ __all__ = ['ROW_COLUMNS', 'CELLS_PER_BYTE', 'remove_litter', 'DiskFullError', 'n
 # %% ../../nbs/00_core/20_artifacts.ipynb #2c66304e
 import errno
 import hashlib
-import io
 import json
 import os
 import platform

@@ -23,7 +23,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 # %% ../../nbs/70_priors/84_pictures.ipynb #facc4b9b
-from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..data.ratings import likes
 from ..diffusion.guidance import Guidance

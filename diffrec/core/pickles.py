@@ -103,7 +103,8 @@ def _filled(values: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarra
     if not (isinstance(dtype, np.dtype) and isinstance(shape, tuple) and len(shape) <= 32
             and all(type(size) is int and 0 <= size < 2 ** 48 for size in shape)
             and isinstance(values, list if dtype == object else (bytes, bytearray))):
-        raise RefusedPickle(f"it describes an array of {said} and shape {reprlib.repr(shape)} from {type(values).__name__}")
+        raise RefusedPickle(f"it describes an array of {said} and shape {reprlib.repr(shape)} "
+                            f"from {type(values).__name__}")
     count = math.prod(shape)
     if len(values) != (count if dtype == object else count * dtype.itemsize):
         raise RefusedPickle(f"an array of {dtype} and shape {shape} does not have {len(values)} values or bytes")
@@ -139,7 +140,8 @@ def _sparse(kind: str, state: dict) -> Any:
     places = state["coords"] if names == ["coords"] else tuple(state[name] for name in names)
     if not (isinstance(shape, tuple) and len(shape) == 2 and isinstance(places, tuple) and len(places) == 2
             and all(isinstance(size, (int, np.integer)) and 0 <= size < 2 ** 31 for size in shape)):
-        raise RefusedPickle(f"its matrix is not one of numbers at whole places in rows and columns below 2^31: {reprlib.repr(shape)}")
+        raise RefusedPickle("its matrix is not one of numbers at whole places in rows and columns below 2^31: "
+                            f"{reprlib.repr(shape)}")
     if data.dtype.kind not in "biuf" or any(place.dtype.kind not in "iu" for place in places):
         raise RefusedPickle("its matrix is not one of numbers at whole places in rows and columns")
     if kind.startswith("coo"):
@@ -196,14 +198,15 @@ _FIXED = {size: b"".join(code for code, n in _ARGUMENT.items() if n == size and 
 _RUN = re.compile(b"(?s)(?:" + b"|".join(b"[" + re.escape(codes) + b"]" + b"." * size
                                          for size, codes in _FIXED.items()) + b")*+")
 _CUT_OFF = b"".join(_FIXED.values())                               # where a run ends at one, its argument is cut off
-_NEW_PAIRS = b"NQ"                                                # the unpickler is asked for an object: it makes `_Pairs`
-_NAME = re.compile(b"c[^\n]*\n[^\n]*\n")                          # the instruction that names a class
+_NEW_PAIRS = b"NQ"                                             # the unpickler is asked for an object: it makes `_Pairs`
+_NAME = re.compile(b"c[^\n]*\n[^\n]*\n")                       # the instruction that names a class
 
 # %% ../../nbs/00_core/40_pickles.ipynb #2c006e32
 def _checked(
     data: bytes,  # a whole pickle
 ) -> bytes:       # the same with `_Pairs` in place of dictionaries
-    "Raise `RefusedPickle` at an instruction that claims more places or bytes than the file has, or that data do not need."
+    ("Raise `RefusedPickle` at an instruction that claims more places or bytes than the file has, "
+     "or that data do not need.")
     at, begin, parts = 0, 0, []
     while True:
         at = _RUN.match(data, at).end()
@@ -235,7 +238,14 @@ class _Building:
     def __init__(self, n_bytes: int):
         self.done: dict[int, Any] = {}        # id of a container -> its built form; shared parts stay shared
         self.weights: dict[int, int] = {}     # id of a container or record -> values reached from it
+        self.dtypes: dict[tuple, np.dtype] = {}
         self.left = 10_000 + 32 * n_bytes     # values that may be read for all records
+
+    def spend(self, weight: int) -> None:
+        "Count values that are read for a record."
+        if weight > self.left:
+            raise RefusedPickle("its parts refer to each other so often that its data are far larger than the file")
+        self.left -= weight
 
     def weigh(self, parts: Any) -> int:
         "Values reached from parts, each as often as it is referred to."
@@ -244,17 +254,35 @@ class _Building:
             weight += sum([len(part) if type(part) in (bytes, bytearray) else get(id(part), 0)
                            for part in parts if type(part) not in _LIGHT])
         if weight > self.left:
-            raise RefusedPickle("its parts refer to each other so often that its data are far larger than the file")
+            self.spend(weight)
         return weight
+
+    def small(self, record: _Record) -> Any:
+        "A number, a text or a dtype from plain parts, as most records of a frame are; None for any other record."
+        arguments, state = record.arguments, record.state
+        if record.kind == "scalar" and state is None and len(arguments) == 2:
+            dtype, value = self.built(arguments[0]), arguments[1]
+            if type(value) is bytes and isinstance(dtype, np.dtype) and len(value) == dtype.itemsize > 0 and not dtype.hasobject:
+                self.spend(3 + len(value))
+                return np.frombuffer(value, dtype)[0]
+        if record.kind == "dtype" and type(state) is tuple and _LIGHT.issuperset(map(type, (*arguments, *state))):
+            self.spend(len(arguments) + 1 + len(state))
+            key = (*arguments[:1], *state[1:2])
+            if key not in self.dtypes:
+                self.dtypes[key] = _dtype(arguments, state)
+            return self.dtypes[key]
+        return None
 
     def record(self, record: _Record) -> Any:
         "What a record describes."
+        if record.value is None and record.kind in _SMALL:
+            record.value = self.small(record)
         if record.value is None:
             first_is_class = record.kind in ("array", "index")
             arguments = tuple([self.built(part) for part in record.arguments[first_is_class:]])
             state = self.built(record.state)
             weight = self.weigh((*record.arguments, record.state))
-            self.left -= weight
+            self.spend(weight)
             record.value = _BUILDERS[record.kind](arguments, state)
             self.weights[id(record)] = 0 if record.kind in _SMALL else weight
         return record.value
@@ -270,8 +298,8 @@ class _Building:
             plain = _LIGHT.issuperset(map(type, value))
             self.done[key] = value if plain else kind([
                 part if type(part) in _LIGHT else
-                part.value if isinstance(part, _Record) and part.value is not None else
-                self.built(part) for part in value])
+                self.built(part) if not isinstance(part, _Record) else
+                self.record(part) if part.value is None else part.value for part in value])
             self.weights[key] = len(value) if plain else self.weigh(value)
         if kind is _Pairs:
             self.done[key] = {name: self.built(part) for name, part in value.entries.items()}

@@ -48,7 +48,8 @@ def import_table(
     paths = {part: Path(path) for part, path in (source if isinstance(source, Mapping) else {"train": source}).items()}
     if not paths:
         raise ValueError("import_table needs at least one file")
-    frames = {part: (str(path), read_frame(path, separator, encoding, names, quotes, largest=largest)) for part, path in paths.items()}
+    frames = {part: (str(path), read_frame(path, separator, encoding, names, quotes, largest=largest))
+              for part, path in paths.items()}
     if split:
         frames = _by_split(frames, split)
     events = {part: clean_events(where, frame, user, item, value, timestamp, repeats, unit)
@@ -105,8 +106,8 @@ def _matrix_events(path: Path) -> Interactions:
     size = path.stat().st_size
     most = 1_000_000 + 10 * size                        # a user or item without an event takes no byte
     if max(matrix.shape) > most:
-        raise ValueError(f"{path} claims {matrix.shape[0]:,} users and {matrix.shape[1]:,} items and has {size:,} bytes; "
-                         f"at most {most:,} of each are read from so many: is its shape right?")
+        raise ValueError(f"{path} claims {matrix.shape[0]:,} users and {matrix.shape[1]:,} items and has {size:,} "
+                         f"bytes; at most {most:,} of each are read from so many: is its shape right?")
     matrix = matrix.tocoo()
     stored = check_finite(f"{path}, values", matrix.data) != 0
     if not stored.any():

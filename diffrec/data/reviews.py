@@ -131,7 +131,7 @@ def read_jsonl(
 def _object(path: Path, number: int, line: bytes) -> dict:
     "The object of a line; its numbers have no more digits, and its lists no more depth, than Python reads."
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: not a whole JSON object: {error}") from error
     if not isinstance(record, dict):

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..core.arrays import create_memmap, read_array
 from diffrec.core.artifacts import (
     file_sha256, read_json, read_table, read_weights, write_json, write_table, write_weights,
 )
@@ -221,8 +222,8 @@ def stored_whitening(
         raise FileNotFoundError(f"{path} is not there: fit_whitening measures and stores it")
     weights, measured = read_weights(path)
     if (measured.get("kind"), measured.get("width")) != (kind, table.width):
-        raise ValueError(f"{path} holds statistics {measured.get('kind')!r} of width {measured.get('width')}, not {kind!r} of "
-                         f"width {table.width}: it was renamed; measure again")
+        raise ValueError(f"{path} holds statistics {measured.get('kind')!r} of width {measured.get('width')}, not "
+                         f"{kind!r} of width {table.width}: it was renamed; measure again")
     if measured["embeddings_sha256"] != table.record["embeddings_sha256"]:
         raise ValueError(f"{path} was measured on another table: sha256 {measured['embeddings_sha256']}, "
                          f"this is {table.record['embeddings_sha256']}")

@@ -23,6 +23,7 @@ from ..core.artifacts import atomic_path, file_sha256, read_json, read_table, wr
 from ..core.folders import claim_folder
 from ..core.locks import one_writer
 from ..core.names import inside
+from .encoders import read_rgb
 
 # %% ../../nbs/60_image_models/40_picture_store.ipynb #864a8b90
 INDEX_COLUMNS = ("user", "draw", "seed", "file", "sha256")   # and any columns of the caller's
@@ -65,13 +66,13 @@ def read_picture(
     path: Path,
     sha256: str,     # of the file
 ) -> np.ndarray:     # [S, S, 3] uint8
-    "A picture; raises an error if its file is missing or has another hash."
+    "A picture; raises an error naming its file if it is missing, has another hash, or is broken."
     if not path.is_file():
         raise FileNotFoundError(f"{path} is named by the index and is not there")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{path} is not the file that the index names: its hash differs")
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.asarray(read_rgb(io.BytesIO(data), f"{path} cannot be read as a picture"))
 
 
 def _write_picture(folder: Path, user: str, draw: int, picture: np.ndarray) -> Path:

@@ -17,7 +17,7 @@ from diffusers import (
     DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..core.artifacts import read_json
@@ -95,11 +95,17 @@ class AdapterWidths(NamedTuple):
 def adapter_widths(
     path: str | Path,   # a .safetensors file
 ) -> AdapterWidths:
-    "Widths of an IP-Adapter, from the header of its file."
-    with safe_open(str(path), framework="pt") as file:
-        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
-    if "image_proj.proj.weight" not in shapes:
-        raise ValueError(f"{path} is no IP-Adapter of one embedding per picture: it has no image_proj.proj.weight")
+    "Widths of an IP-Adapter, from the header of its file; raises `ValueError` naming a file that is none."
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if len(shapes.get("image_proj.proj.weight", ())) != 2:
+        raise ValueError(f"{path} is no IP-Adapter of one embedding per picture: it has no matrix "
+                         "image_proj.proj.weight")
     rows, image = shapes["image_proj.proj.weight"]
     keys = sorted((int(name.split(".")[1]), shape[0]) for name,
                   shape in shapes.items() if name.endswith(".to_k_ip.weight"))

@@ -7,7 +7,6 @@ __all__ = ['write_blocks', 'truth_tensors', 'world_from_truth', 'save_world', 'l
 
 # %% ../../nbs/10_world/60_files.ipynb #a7d8a76a
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..core.arrays import create_memmap, read_array, write_array
-from ..core.artifacts import read_json, read_weights, write_table, write_weights
+from ..core.artifacts import naming_full_disk, read_json, read_weights, write_table, write_weights
 from ..core.folders import read_folder, whole_folder
 from ..core.hashes import check_once
 from ..data.interactions import write_card
@@ -34,19 +33,22 @@ def write_blocks(
     n_blocks: int,                               # number of blocks, for the progress bar
     name: str = "events",                        # for the progress bar
 ) -> dict[str, int]:                             # split -> rows written
-    "Stream blocks of events into one parquet file for each split."
+    "Stream blocks of events into one parquet file for each split; raises `OSError` naming the file on a full disk."
     writers, counts = {}, dict.fromkeys(WINDOWS, 0)
+    paths = {split: folder / f"{split}.parquet" for split in WINDOWS}
     try:
         for block in tqdm(blocks, total=n_blocks, desc=f"writing {name}", disable=None):
             for split, frame in block.items():
                 table = pa.Table.from_pandas(frame, preserve_index=False)
-                if split not in writers:
-                    writers[split] = pq.ParquetWriter(folder / f"{split}.parquet", table.schema)
-                writers[split].write_table(table)
+                with naming_full_disk(paths[split], paths[split]):
+                    if split not in writers:
+                        writers[split] = pq.ParquetWriter(paths[split], table.schema)
+                    writers[split].write_table(table)
                 counts[split] += len(frame)
     finally:
-        for writer in writers.values():
-            writer.close()
+        for split, writer in writers.items():
+            with naming_full_disk(paths[split], paths[split]):
+                writer.close()
     return counts
 
 # %% ../../nbs/10_world/60_files.ipynb #5d17b5e0
@@ -120,7 +122,8 @@ def _hash_on_card(folder: Path, name: str, what: str) -> str:
         raise FileNotFoundError(f"{folder} holds no {what}: there is no {name}, or no card.json")
     files = read_json(folder / "card.json", sealed=True).get("files", {})
     if name not in files:
-        raise ValueError(f"{folder / 'card.json'} does not list {name}: it belongs to another data set; make the world again")
+        raise ValueError(f"{folder / 'card.json'} does not list {name}: it belongs to another data set; make the "
+                         "world again")
     return files[name]
 
 

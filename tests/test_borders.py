@@ -287,8 +287,8 @@ def claims(home: Path) -> dict[str, tuple[Callable[[Path], Any], Path, bytes]]:
     card = {**json.loads((saved / "card.json").read_text()), "n_users": 2 ** 40}
     card.pop("content_sha256")
     write_json(home / "card.json", card, sealed=True)
-    with zipfile.ZipFile(home / "zeros.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("ratings.csv", bytes(300_000_000))
+    with zipfile.ZipFile(home / "same.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("ratings.csv", b"userId,movieId,rating,timestamp\n" + b"1,1,1,1000000000\n" * 1_000_000)
     return {
         "2^50 rows": (read_array, home / "rows.npy", npy_of((2 ** 50, 4))),
         "2^50 mapped rows": (lambda path: read_array(path, memmap=True), home / "map.npy", npy_of((2 ** 50, 4))),
@@ -300,7 +300,7 @@ def claims(home: Path) -> dict[str, tuple[Callable[[Path], Any], Path, bytes]]:
         "10^12 rows of parquet": (read_table, home / "rows.parquet",
                                   parquet_that_claims_rows(home / "rows.parquet", 10 ** 12)),
         "2^40 users on a card": (of_folder(read_dataset), saved / "card.json", (home / "card.json").read_bytes()),
-        "300 MB of zeros": (import_movielens, home / "zeros.zip", (home / "zeros.zip").read_bytes()),
+        "a million equal rows in some kB": (import_movielens, home / "same.zip", (home / "same.zip").read_bytes()),
         "a picture of 10^10 pixels": (lambda path: open_picture(path, "a"), home / "wide.png", wide_picture(home))}
 
 
@@ -325,8 +325,9 @@ def test_claims_are_compared_with_the_file_before_memory_is_taken(tmp_path: Path
             try:
                 found[what] = f"SILENT {type(read(path)).__name__}"
             except (ValueError, OSError) as error:
-                seconds, named = time.process_time() - started, path.name in str(error)
-                found[what] = "error" if named and seconds < LONGEST else f"{seconds:.1f} s: {error}"
+                seconds, text = time.process_time() - started, str(error)
+                is_named = path.name in text and re.search("claims|counts|unpacks|exceeds", text)
+                found[what] = "error" if is_named and seconds < LONGEST else f"{seconds:.1f} s: {text}"
             except BaseException as error:
                 found[what] = f"{type(error).__name__}: {error}"
             if whole is not None:

@@ -141,7 +141,8 @@ def fit_recommender(
     out: str | Path | None = None,       # where data set and weights are kept; None: outputs/trained/NAME
     changes: Mapping[str, Any] | None = None,   # to the recipe, e.g. {"fit.n_epochs": 5}
 ) -> Recommender:
-    "Train a recommender unless that was done, and load it; raises `ValueError` naming a value, `FileExistsError` `out`."
+    ("Train a recommender unless that was done, and load it; raises `ValueError` naming a value, "
+     "`FileExistsError` `out`.")
     check_call(fit_recommender, {"model": model, "settings": settings, "seed": seed, "out": out, "changes": changes})
     if missing := {"valid", "test"} - set(data.splits):
         raise ValueError(f"{data.name} has no split {sorted(missing)[0]!r}: use diffrec.split(data) first")

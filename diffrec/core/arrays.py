@@ -53,7 +53,8 @@ def _read_header(name: Any, file: BinaryIO) -> _Header:
     start = 10 if begin[6] == 1 else 12
     length = int.from_bytes(begin[8:start], "little")
     if length > min(_MOST_HEADER, size):
-        raise ValueError(f"{name} claims a header of {length:,} bytes; the file has {size:,}, {_MOST_HEADER:,} are allowed")
+        raise ValueError(f"{name} claims a header of {length:,} bytes; "
+                         f"the file has {size:,}, {_MOST_HEADER:,} are allowed")
     text = (begin[start:] + file.read(length))[:length]
     try:
         said = ast.literal_eval(text.decode("latin-1").strip())
@@ -69,14 +70,16 @@ def _read_header(name: Any, file: BinaryIO) -> _Header:
 def _check_size(name: Any, header: _Header, size: int) -> None:
     "Raise `ValueError` unless a file of `size` bytes can hold what its header claims, and nothing else."
     shape = header.shape
-    if not isinstance(shape, tuple) or len(shape) > 32 or any(type(n) is not int or not 0 <= n < 2 ** 62 for n in shape):
+    if (not isinstance(shape, tuple) or len(shape) > 32
+            or any(type(n) is not int or not 0 <= n < 2 ** 62 for n in shape)):
         raise ValueError(f"{name} does not have a shape of at most 32 whole numbers below 2^62")
     claim, has = math.prod(shape) * header.dtype.itemsize, size - header.start
     if claim != has:
-        raise ValueError(f"{name} claims {header.dtype} {list(shape)}, which are {claim:,} bytes, and has {has:,}: it was cut "
-                         "short or changed")
+        raise ValueError(f"{name} claims {header.dtype} {list(shape)}, which are {claim:,} bytes, and has {has:,}: "
+                         "it was cut short or changed")
     if not claim and max(shape) > _MOST_EMPTY:
-        raise ValueError(f"{name} claims the shape {list(shape)} without a value; {_MOST_EMPTY:,} rows are allowed then")
+        raise ValueError(f"{name} claims the shape {list(shape)} without a value; "
+                         f"{_MOST_EMPTY:,} rows are allowed then")
 
 # %% ../../nbs/00_core/24_arrays.ipynb #d526c75a
 def read_array(
@@ -87,7 +90,8 @@ def read_array(
     memmap: bool = False,                 # whether values stay in the file
     write: bool = False,                  # whether the memory map may be written to
 ) -> np.ndarray:
-    "The array of an npy file; raises `ValueError` naming the file unless it holds whole numbers or floats, all of them."
+    ("The array of an npy file; raises `ValueError` naming the file unless it holds whole numbers or floats, "
+     "all of them.")
     with open(path, "r+b" if write else "rb") as file:
         header = _read_header(path, file)
         if words is not None:
@@ -107,8 +111,8 @@ def read_array(
 def _mapped(path: str | Path, file: BinaryIO, header: _Header, write: bool) -> np.ndarray:
     "A memory map of an open npy file."
     if header.dtype != header.dtype.newbyteorder("=") or (header.fortran and sum(n > 1 for n in header.shape) > 1):
-        raise ValueError(f"{path} is stored in Fortran order or in another byte order; a memory map needs C order and this "
-                         "machine's byte order: read it and write it again")
+        raise ValueError(f"{path} is stored in Fortran order or in another byte order; a memory map needs C order "
+                         "and this machine's byte order: read it and write it again")
     if not math.prod(header.shape):
         empty = np.empty(header.shape, header.dtype)             # a file without values cannot be mapped
         empty.flags.writeable = write

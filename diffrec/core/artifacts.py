@@ -82,7 +82,7 @@ def naming_full_disk(
     except (OSError, SafetensorError) as error:
         found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
         number = int(found[1]) if found else getattr(error, "errno", None)
-        lost = number is None and type(error) is OSError       # numpy and PIL say only that less was written than wanted
+        lost = number is None and type(error) is OSError    # numpy and PIL say only that less was written than wanted
         if isinstance(error, DiskFullError) or not (number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or lost):
             raise
         written = part.stat().st_size if part.is_file() else 0
@@ -210,7 +210,8 @@ def write_table(
 ) -> Path:                                       # the same path
     "Write a frame as parquet, with the digest of its content."
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    entries = {**(table.schema.metadata or {}), **{key.encode(): text.encode() for key, text in (further or {}).items()}}
+    entries = {**(table.schema.metadata or {}),
+               **{key.encode(): text.encode() for key, text in (further or {}).items()}}
     table = table.replace_schema_metadata(entries)
     table = table.replace_schema_metadata({**entries, SEAL.encode(): table_digest(table).encode()})
     with atomic_path(path) as temporary:
@@ -284,7 +285,8 @@ def check_weights(
     "Raise `ValueError` naming the first tensor with a number that is not finite."
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(f"the weights {name!r} of {path} are not finite: the training diverged or the file is damaged")
+            raise ValueError(f"the weights {name!r} of {path} are not finite: "
+                             "the training diverged or the file is damaged")
 
 
 def write_weights(
@@ -298,7 +300,7 @@ def write_weights(
     if finite:
         check_weights(path, plain)
     text = json.dumps(config or {}, sort_keys=True, default=_plain, allow_nan=False)
-    sealed = {**json.loads(text), SEAL: tensor_digest(plain, text)}       # one entry: safetensors does not order several
+    sealed = {**json.loads(text), SEAL: tensor_digest(plain, text)}    # one entry: safetensors does not order several
     with atomic_path(path) as temporary:
         save_file(plain, str(temporary), metadata={"config": json.dumps(sealed, sort_keys=True)})
     return Path(path)

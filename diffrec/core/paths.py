@@ -28,7 +28,8 @@ def data_root(
     named = os.environ.get("DIFFREC_DATA")
     folder = (root / named).resolve() if named else root / "data"
     if named and folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"DIFFREC_DATA names {folder}, which is a file: name the folder that holds the data sets")
+        raise NotADirectoryError(f"DIFFREC_DATA names {folder}, which is a file: "
+                                 "name the folder that holds the data sets")
     if named and not folder.exists():
         raise FileNotFoundError(f"DIFFREC_DATA names the folder {folder}, which is not there: make it, or name another")
     return folder

@@ -68,7 +68,8 @@ def time_grid(
         raise ValueError(f"a grid needs n_steps >= 1, a rising span and rho > 0, got {n_steps}, {span} and {rho}")
     times = _grid_times(n_steps, kind, path, span, rho)
     if not (times.diff() < 0).all():
-        fits = next((n for n in range(n_steps - 1, 0, -1) if (_grid_times(n, kind, path, span, rho).diff() < 0).all()), 0)
+        fits = next((n for n in range(n_steps - 1, 0, -1)
+                     if (_grid_times(n, kind, path, span, rho).diff() < 0).all()), 0)
         raise ValueError(f"a {kind!r} grid of {n_steps} steps does not fit: two of its times fall on one step of the "
                          f"{type(path).__name__}; at most {fits} steps do")
     check_grid(times)

@@ -114,8 +114,8 @@ def control_edges(
     if kind == "knn":
         nearest = [knn_graph(array, k=10) for array in features.values()]
         if lonely := [modality for modality, graph in zip(features, nearest) if not graph.nnz]:
-            raise ValueError(f"the features {lonely[0]!r} have no two items in one direction, so the control 'knn' has no "
-                             "neighbours: are they all zero?")
+            raise ValueError(f"the features {lonely[0]!r} have no two items in one direction, so the control 'knn' has "
+                             "no neighbours: are they all zero?")
         nearest = [graph.maximum(0) for graph in (nearest if n_modalities > 1 else [sum(nearest)])]
         found = knn_edges(interactions, nearest, n_edges)
     counts = np.bincount(interactions.indices, minlength=n_items)

@@ -45,13 +45,10 @@ class CorrectedGenRec(GenRec):
     is_least: Tensor  # [I] bool, those among them with the fewest
     biases = CorrectedDiffMM.biases      # [I] from `item_bias`, `is_known` and `is_least`: the same rule as there
 
-    def __init__(
-        self,
-        n_users: int, n_items: int,
-        interactions: sp.csr_array,          # [U, I] training events
-        features: Mapping[str, np.ndarray],  # modality -> [I, d_m], one or more; standardised here
-        config: CorrectedGenRecConfig = CorrectedGenRecConfig(),
-    ):
+    def __init__(self, n_users: int, n_items: int,
+                 interactions: sp.csr_array,          # [U, I] training events
+                 features: Mapping[str, np.ndarray],  # modality -> [I, d_m], one or more; standardised here
+                 config: CorrectedGenRecConfig = CorrectedGenRecConfig()):
         features = {name: standardised(array) if np.ndim(array) == 2 and np.isfinite(array).all() else array
                     for name, array in features.items()}
         super().__init__(n_users, n_items, interactions, features, config)
@@ -91,11 +88,14 @@ class CorrectedGenRec(GenRec):
         users, items = self.scored(vectors)
         known = self.is_known.nonzero().squeeze(1)
         drawn = known[torch.randint(len(known), (config.n_candidates,), generator=generator, device=known.device)]
-        of_users, of_items = (Vectors(*(part[rows] for part in vectors)) for rows in (batch.users, self.n_users + batch.items))
+        of_users, of_items = (Vectors(*(part[rows] for part in vectors))
+                              for rows in (batch.users, self.n_users + batch.items))
         contrast = lambda one, other: batch_contrast(one, other, config.temperature)
-        terms = {"within": (config.contrast_weight, [(of_items.side, of_items.content), (of_users.side, of_users.content)]),
+        terms = {"within": (config.contrast_weight, [(of_items.side, of_items.content),
+                                                     (of_users.side, of_users.content)]),
                  "across": (config.cross_weight, [(of_users.out, of_items.content), (of_users.out, of_items.side)])}
-        contrasts = {name: weight * sum(contrast(*pair) for pair in pairs) for name, (weight, pairs) in terms.items() if weight}
+        contrasts = {name: weight * sum(contrast(*pair) for pair in pairs)
+                     for name, (weight, pairs) in terms.items() if weight}
         tables = self.user_factors.square().sum() + self.item_factors.square().sum()
         return {"softmax": candidate_softmax(users, items, batch.users, batch.items, drawn),
                 "tables": config.weight_decay * tables, **contrasts}

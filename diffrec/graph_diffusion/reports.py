@@ -96,4 +96,5 @@ def _check(study: RecommenderStudy) -> None:
 
 GRAPH_SYSTEM = System("graph_diffusion",
                 "DiffMM and GenRec as published and corrected, with every control of their generated edges",
-                PRESETS, _REPORTS, RunCommand("21_train_graphs"), _evaluation, preset_data, adds_controls=True, check=_check)
+                PRESETS, _REPORTS, RunCommand("21_train_graphs"), _evaluation, preset_data,
+                adds_controls=True, check=_check)

@@ -354,7 +354,8 @@ def _match(
 # %% ../../nbs/70_priors/80_evaluation.ipynb #4b736519
 class Matching(NamedTuple):
     "The main prior beside controls at equal coverage."
-    rows: list[pd.DataFrame]   # result rows "utility_at_coverage" of all groups and controls that could be matched, or none
+    # result rows "utility_at_coverage" of all groups and controls that could be matched, or none
+    rows: list[pd.DataFrame]
     coverage: pd.DataFrame     # indexed by slice and versus: "prior covers", "control covers"
     unmatched: pd.DataFrame    # slice, control, seed, coverage, curve's most
 

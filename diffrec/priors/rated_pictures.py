@@ -162,8 +162,8 @@ def open_prior_data(
     ratings, table = read_dataset(folder / "ratings"), open_table(folder / "embeddings")
     noted = ratings.source.get(_PREPARED)
     if noted is None:
-        raise ValueError(f"{folder / 'ratings'} was not prepared for priors by this version of diffrec: prepare the data "
-                         "again")
+        raise ValueError(f"{folder / 'ratings'} was not prepared for priors by this version of diffrec: "
+                         "prepare the data again")
     if (noted["embeddings"], ratings.n_items) != (table.record["embeddings_sha256"], len(table)):
         raise ValueError(f"{folder / 'embeddings'} is not the table that {folder / 'ratings'} was prepared with: "
                          "remove both, and prepare the data again")

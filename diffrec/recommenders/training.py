@@ -192,7 +192,8 @@ def _check_owner(path: Path, config: Mapping[str, Any], selection: str) -> None:
     "Raise `ValueError` if weights are not those of the selection and of the training in whose folder they lie."
     found = f"{config.get('model')!r}, seed {config.get('seed')}, selection {config.get('selection')!r}"
     if config.get("selection") != selection:
-        raise ValueError(f"{path} holds the weights of {found}, not of the selection {selection!r}: train the model again")
+        raise ValueError(f"{path} holds the weights of {found}, "
+                         f"not of the selection {selection!r}: train the model again")
     if not (path.parent / "epochs.parquet").exists():
         return
     record = load_record(path.parent)

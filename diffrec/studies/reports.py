@@ -51,8 +51,8 @@ def read_report(
         raise FileNotFoundError(f"there is no report {folder.name!r} in {folder.parent}")
     record = read_json(folder / "config.json", sealed=True)
     if file_sha256(folder / "results.parquet") != record.pop(ROWS, None):
-        raise ValueError(f"{folder / 'config.json'} is the record of other rows than {folder / 'results.parquet'} holds: "
-                         "make the report again")
+        raise ValueError(f"{folder / 'config.json'} is the record of other rows than {folder / 'results.parquet'} "
+                         "holds: make the report again")
     return read_rows(folder / "results.parquet"), record
 
 # %% ../../nbs/35_studies/60_reports.ipynb #26c44457

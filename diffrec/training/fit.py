@@ -178,8 +178,8 @@ def _check_origin(folder: Path, began: dict[str, Any] | None, origin: dict[str, 
     "Raise `ValueError` naming what differs between two runs of one folder."
     differing = [name for name in origin or {} if (began or {}).get(name) != origin[name]]
     if differing:
-        raise ValueError(f"{folder} holds a run that began with another {' and another '.join(differing)}: the data, the "
-                         "batch size or the model differ; give the new run a folder of its own")
+        raise ValueError(f"{folder} holds a run that began with another {' and another '.join(differing)}: the data, "
+                         "the batch size or the model differ; give the new run a folder of its own")
 
 # %% ../../nbs/20_training/50_fit.ipynb #637294b9
 def save_run(

@@ -262,7 +262,8 @@ class _Building:
         arguments, state = record.arguments, record.state
         if record.kind == "scalar" and state is None and len(arguments) == 2:
             dtype, value = self.built(arguments[0]), arguments[1]
-            if type(value) is bytes and isinstance(dtype, np.dtype) and len(value) == dtype.itemsize > 0 and not dtype.hasobject:
+            if (type(value) is bytes and isinstance(dtype, np.dtype) and len(value) == dtype.itemsize > 0
+                    and not dtype.hasobject):
                 self.spend(3 + len(value))
                 return np.frombuffer(value, dtype)[0]
         if record.kind == "dtype" and type(state) is tuple and _LIGHT.issuperset(map(type, (*arguments, *state))):

@@ -35,7 +35,8 @@ def most_unpacked(
 def _refuse(where: str, claims: str, packed: int, largest: int) -> None:
     "Raise the error for a file that unpacks to too much."
     raise ValueError(f"{where} unpacks {claims}, from {packed:,} bytes: at most {largest:,} bytes are read, and "
-                     f"{RATIO:,} for each packed byte; if the file is right, unpack it yourself, or give a higher `largest`")
+                     f"{RATIO:,} for each packed byte; if the file is right, unpack it yourself, "
+                     "or give a higher `largest`")
 
 # %% ../../nbs/05_data/52_archives.ipynb #6efe0e31
 class _Counted(io.RawIOBase):

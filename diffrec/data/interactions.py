@@ -378,7 +378,8 @@ def write_card(
                    if path.is_file() and path.name != "card.json" and not path.name.startswith("."))
     hashes = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
     return write_json(folder / "card.json", {"format": FORMAT, "name": name, "n_users": n_users, "n_items": n_items,
-                                             "splits": dict(events), "files": hashes, "source": dict(source)}, sealed=True)
+                                             "splits": dict(events), "files": hashes, "source": dict(source)},
+                      sealed=True)
 
 # %% ../../nbs/05_data/10_interactions.ipynb #709152a0
 def split_file(
@@ -454,7 +455,8 @@ def _read_dataset(folder: Path, verify: bool) -> Dataset:
                     for part in ("users", "items"))
     for part, frame in {"users": users, "items": items}.items():
         if len(frame) != card[f"n_{part}"]:
-            raise ValueError(f"{folder / 'card.json'} counts {card[f'n_{part}']} {part}, {part}.parquet has {len(frame)}")
+            raise ValueError(f"{folder / 'card.json'} counts {card[f'n_{part}']} {part}, "
+                             f"{part}.parquet has {len(frame)}")
     known = {"train": 0, "valid": 1, "test": 2}
     order = sorted(card["splits"], key=lambda split: (known.get(split, len(known)), split))
     splits = {split: _read_split(folder, split, card, wanted.get(f"{split}.parquet")) for split in order}

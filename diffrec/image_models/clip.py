@@ -69,8 +69,8 @@ def tokens_of(
     found = tokenizer([str(text) for text in texts], padding="max_length", truncation=True, return_tensors="pt")
     cut = [row for row, pieces in enumerate(found.encodings or ()) if pieces.overflowing]
     if cut:
-        warnings.warn(f"{len(cut)} of {len(texts)} texts have more than {tokenizer.model_max_length} pieces and are cut, "
-                      f"the first begins {str(texts[cut[0]])[:40]!r}", stacklevel=2)
+        warnings.warn(f"{len(cut)} of {len(texts)} texts have more than {tokenizer.model_max_length} pieces and are "
+                      f"cut, the first begins {str(texts[cut[0]])[:40]!r}", stacklevel=2)
     return found.input_ids
 
 # %% ../../nbs/60_image_models/16_clip.ipynb #480d6099

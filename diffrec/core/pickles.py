@@ -232,8 +232,8 @@ _LIGHT = {int, str, float, bool, type(None)}
 _SMALL = ("scalar", "dtype", "slice")
 
 
-class _Building:
-    "Data from records. Every reference counts: a file can refer to one part so often that its data have no end."
+class _Budget:
+    "How many values may still be read. Every reference counts: a file can refer to one part without end."
 
     def __init__(self, n_bytes: int):
         self.done: dict[int, Any] = {}        # id of a container -> its built form; shared parts stay shared
@@ -256,6 +256,10 @@ class _Building:
         if weight > self.left:
             self.spend(weight)
         return weight
+
+# %% ../../nbs/00_core/40_pickles.ipynb #3d7fb9b9
+class _Building(_Budget):
+    "Data from records."
 
     def small(self, record: _Record) -> Any:
         "A number, a text or a dtype from plain parts, as most records of a frame are; None for any other record."

@@ -8,7 +8,6 @@ __all__ = ['BROKEN', 'N_FIRST', 'read_rgb', 'open_picture', 'Encoding', 'prepare
 
 # %% ../../nbs/60_image_models/34_encoders.ipynb #c8ac4608
 import hashlib
-import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence

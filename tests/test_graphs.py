@@ -131,7 +131,7 @@ def test_bad_input_is_refused_by_name(data, tmp_path: Path):
         GRAPH_PARTS.build(recipe, replace(data, features={}), 0)
     with pytest.raises(ValueError, match="mode must be one of|mode must be"):
         GRAPH_PARTS.build(replace(recipe, shape={**recipe.shape, "mode": "quick"}), data, 0)
-    with pytest.raises(ValueError, match="no settings 'tok-diffmm'; did you mean 'toy-diffmm'?"):
+    with pytest.raises(ValueError, match="unknown settings 'tok-diffmm'; did you mean 'toy-diffmm'?"):
         GRAPH_DIFFUSION.recipe("tok-diffmm", "diffmm")
     for wrong, rule in [(np.zeros((data.n_items - 1, 3)), f"{data.n_items}"), (np.full((data.n_items, 3), np.nan), "finite")]:
         with pytest.raises(ValueError, match=rule):

@@ -338,14 +338,16 @@ def written(rows: list[tuple], path: Path, kind: str) -> None:
 
 
 @given(rows=tables, kind=st.sampled_from(["csv", "quoted", "semicolon", "tsv", "parquet"]))
-@settings(bounded, max_examples=200)
+@settings(bounded, max_examples=100)
 def test_any_table_comes_back_or_is_refused_with_its_rule(tmp_path, rows, kind):
     if kind == "tsv":                           # a table with tabs cannot hold tabs and line ends
         rows = [tuple(re.sub(r"[\t\r\n]", "_", cell) for cell in row) for row in rows]
     pairs = [(user.strip(), item.strip()) for user, item, _, _ in rows]        # a lone "_" may be there twice
     path = tmp_path / f"log.{'parquet' if kind == 'parquet' else 'tsv' if kind == 'tsv' else 'csv'}"
     written(rows, path, kind)
-    refused = len(set(pairs)) < len(pairs) or any(may_be_refused(list(column)) for column in zip(*[row[:2] for row in rows])) or any("\0" in cell for row in rows for cell in row)
+    late = kind in ("csv", "quoted", "semicolon") and any(re.match(r' +\s*"', cell) for row in rows for cell in row)   # a quote after a blank
+    refused = (late or len(set(pairs)) < len(pairs) or any(may_be_refused(list(column)) for column in zip(*[row[:2] for row in rows]))
+               or (kind != "parquet" and any("\0" in cell for row in rows for cell in row)))
     try:
         with warnings.catch_warnings(action="ignore"):
             data = import_table(path, value="value", separator=";" if kind == "semicolon" else None)

@@ -61,7 +61,7 @@ class PriorEvaluation:
     n_draws: Count = 10                              # of each user
     n_most: Count = 10                               # users of each group
     few: Natural = 6                                 # likes up to which a user belongs to "few"
-    n_support: Count = 16                            # rated pictures of a condition, at most
+    n_support: Natural = 16                          # rated pictures of a condition, at most
     support_sizes: tuple[Count, ...] = (1, 4, 16)    # of unseen users, at most
     unseen_guidances: tuple[str, ...] = ("late",)    # of `variants`: also given a kept share
     least_known: Natural = 5                         # ratings that an unseen user must have
@@ -101,7 +101,7 @@ class Drawing:
     n_draws: Count = 2                          # pictures of each user
     few: Natural = 6                            # likes up to which a user belongs to "few"
     least_known: Natural = 5                    # ratings that an unseen user must have
-    n_support: Count = 16                       # rated pictures of a condition, at most
+    n_support: Natural = 16                     # rated pictures of a condition, at most
     n_steps: Count = 10                         # of the prior's sampler
     clip: Positive | None = 1.5                 # of its predicted clean coordinates; None: none
     guidance_scales: several(NonNegative) = (1., 8.)  # of the prior

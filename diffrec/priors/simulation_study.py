@@ -119,8 +119,8 @@ def controls_without_prior(
     simulated: Simulated,
 ) -> dict[str, EmbeddingSampler]:
     "Samplers from the training likes of each user, and the two references."
-    simulation, (splits, embeddings, _) = simulated
-    train, table, items = splits["train"], embeddings.numpy(), simulated.pictures
+    simulation, data = simulated
+    train, table, items = data.splits["train"], data.embeddings.numpy(), simulated.pictures
     liked = likes(train)
     own = LikedEmbeddings.of(train.users[liked], table[train.items[liked]].astype(np.float64), len(USERS))
     retrieved = draw_retrieved(own, table[items].astype(np.float64))

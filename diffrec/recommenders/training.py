@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core.artifacts import read_weights, write_weights
+from ..core.artifacts import read_weights, weights_config, write_weights
 from ..core.contracts import ScoringModel
 from ..core.seeds import fixed_seed
 from ..data.batches import LabelledBatches, TripletBatches
@@ -178,11 +178,17 @@ def load_recommender(
     return model.eval()
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #c5a9cfb1
-def _read_selection(folder: str | Path, selection: str) -> tuple[dict, dict]:
-    "Weights and header of one selection."
+def _selection_file(folder: str | Path, selection: str) -> Path:
+    "The weights of one selection; raises `FileNotFoundError` if they are not there."
     path = Path(folder) / f"{selection}.safetensors"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: train the model first, selections are {list(SELECTIONS)}")
+    return path
+
+
+def _read_selection(folder: str | Path, selection: str) -> tuple[dict, dict]:
+    "Weights and header of one selection."
+    path = _selection_file(folder, selection)
     weights, config = read_weights(path)
     _check_owner(path, config, selection)
     return weights, config
@@ -209,7 +215,9 @@ def load_trained(
     selection: str = "valid",    # "valid", or "test_best" (leaks)
 ) -> ScoringModel:
     "A trained recommender of any family; see `load_recommender`."
-    _, config = _read_selection(folder, selection)
+    config = weights_config(_selection_file(folder, selection))
+    if "family" not in config:
+        raise ValueError(f"{_selection_file(folder, selection)} holds no recommender: train the model again")
     return resolve_name(config["family"]).load(folder, dataset, selection)
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #744401c4

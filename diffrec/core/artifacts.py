@@ -322,11 +322,10 @@ def weights_config(
         size = int.from_bytes(file.read(8), "little")
         data = file.read(min(size, os.path.getsize(path)))
     try:
-        header = parse_json(path, data).get("__metadata__") or {}
-    except AttributeError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: its header is no object") from error
-    config = parse_json(path, header.get("config", "{}").encode())
-    config.pop(SEAL, None)
+        config = parse_json(path, parse_json(path, data)["__metadata__"]["config"].encode())
+        config.pop(SEAL, None)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: its header has no configuration") from error
     return config
 
 

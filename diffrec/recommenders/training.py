@@ -209,16 +209,25 @@ def _check_owner(path: Path, config: Mapping[str, Any], selection: str) -> None:
                          f"{differing[0]} differs: train the model again")
 
 
+def _family_of(path: Path) -> Family:
+    "The family that weights name; raises `ValueError` naming the file if there is none. `Family.load` checks the file."
+    home = weights_config(path).get("family")
+    try:
+        family = resolve_name(home)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        family = None
+    if not isinstance(family, Family):
+        raise ValueError(f"{path} holds no recommender, its family is {home!r}: train the model again")
+    return family
+
+
 def load_trained(
     folder: str | Path,          # written by a training of any family of recommenders
     dataset: Dataset,            # the data set it was trained on
     selection: str = "valid",    # "valid", or "test_best" (leaks)
 ) -> ScoringModel:
     "A trained recommender of any family; see `load_recommender`."
-    config = weights_config(_selection_file(folder, selection))
-    if "family" not in config:
-        raise ValueError(f"{_selection_file(folder, selection)} holds no recommender: train the model again")
-    return resolve_name(config["family"]).load(folder, dataset, selection)
+    return _family_of(_selection_file(folder, selection)).load(folder, dataset, selection)
 
 # %% ../../nbs/40_recommenders/55_training.ipynb #744401c4
 @dataclass(frozen=True)

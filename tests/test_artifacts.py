@@ -177,7 +177,7 @@ def names_of(top: Path) -> list[str]:
 
 def paused_child(work: Callable[[], Any], file: str | None = None) -> tuple[int, Callable[[], int]]:
     "A child before its first rename to a file (or to any); the function lets it go on, and returns its exit status."
-    (told, tell), (wait, go) = os.pipe(), os.pipe()
+    (begun, begin), (wait, go) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         try:
@@ -188,7 +188,7 @@ def paused_child(work: Callable[[], Any], file: str | None = None) -> tuple[int,
                 wanted = place.name != MARKER if file is None else (place.name, place.parent.name[:1]) == (file, "h")
                 if not names and wanted:
                     names.append(target)
-                    os.write(tell, b"x")
+                    os.write(begin, b"x")
                     os.read(wait, 1)
                 replace(source, target)
             os.replace = pausing
@@ -196,7 +196,7 @@ def paused_child(work: Callable[[], Any], file: str | None = None) -> tuple[int,
             os._exit(0)
         finally:
             os._exit(7)
-    assert select.select([told], [], [], 60.)[0], "the child did not begin to write"
+    assert select.select([begun], [], [], 60.)[0], "the child did not begin to write"
 
     def finish() -> int:
         os.write(go, b"x")

@@ -6,7 +6,7 @@
 __all__ = ['ROW_COLUMNS', 'CELLS_PER_BYTE', 'remove_litter', 'DiskFullError', 'naming_full_disk', 'atomic_path', 'write_json',
            'parse_json', 'read_json', 'result_rows', 'write_table', 'read_arrow', 'read_table', 'write_rows',
            'read_rows', 'check_weights', 'write_weights', 'weights_config', 'read_weights', 'file_sha256', 'Measure',
-           'run_record', 'made_of', 'is_done', 'done_once']
+           'run_record', 'note_path', 'made_of', 'is_done', 'done_once']
 
 # %% ../../nbs/00_core/20_artifacts.ipynb #2c66304e
 import errno
@@ -400,7 +400,9 @@ def run_record(
             "packages": {name: metadata.version(name) for name in packages}}
 
 # %% ../../nbs/00_core/20_artifacts.ipynb #8037a677
-def _note(path: Path) -> Path:
+def note_path(
+    path: Path,   # of a file that a step makes
+) -> Path:
     "Where the recipe of a file is kept."
     return path.with_name(f"{path.name}.recipe.json")
 
@@ -409,13 +411,13 @@ def made_of(
     path: str | Path,   # made by `done_once`
 ) -> Any:               # the recipe
     "What a file was made from; raises an error naming the note if it is missing or damaged."
-    return read_json(_note(Path(path)), sealed=True)["recipe"]
+    return read_json(note_path(Path(path)), sealed=True)["recipe"]
 
 
 def _files_of(path: Path, whole: bool) -> list[Path]:
     "The files of a step: one, or all that lie beside it."
     beside = path.parent.iterdir() if whole else [path]
-    return sorted(one for one in beside if one.is_file() and not one.name.startswith(".") and one != _note(path))
+    return sorted(one for one in beside if one.is_file() and not one.name.startswith(".") and one != note_path(path))
 
 
 def is_done(
@@ -423,7 +425,7 @@ def is_done(
     recipe: Any,         # as JSON has it
 ) -> bool:
     "Whether a step was done from a recipe and all of its files still hold what it wrote."
-    note = _note(Path(path))
+    note = note_path(Path(path))
     if not note.is_file():
         return False
     found = read_json(note, sealed=True)
@@ -444,12 +446,12 @@ def done_once(
     with one_writer(path):
         if is_done(path, wanted):
             return False
-        _note(path).unlink(missing_ok=True)
+        note_path(path).unlink(missing_ok=True)
         if path.is_file():
             path.unlink()                      # if the step fails now, no old result is mistaken for its own
         make(path)
         if not path.exists():
             raise RuntimeError(f"the step for {path} ended without making it")
         files = {one.name: file_sha256(one) for one in _files_of(path, whole)}
-        write_json(_note(path), {"recipe": wanted, "files": files}, sealed=True)
+        write_json(note_path(path), {"recipe": wanted, "files": files}, sealed=True)
     return True

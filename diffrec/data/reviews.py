@@ -10,7 +10,7 @@ __all__ = ['import_movielens', 'read_jsonl', 'picture_urls', 'import_amazon_revi
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core.artifacts import file_sha256
+from ..core.names import inside
 from .archives import LARGEST, open_entry, open_gzip, open_zip
 from .columns import number_column, place
 from .events import clean_events, dataset_from_events, item_texts
@@ -229,12 +230,14 @@ def check_picture_names(
     folder: Path,       # the pictures' folder
 ) -> None:
     "Raise `ValueError` for a name that leads out of the folder, `FileNotFoundError` naming the missing files."
-    for at, name in enumerate(names):
-        path = PureWindowsPath(name)               # knows drives and both kinds of slashes
-        if path.anchor or ".." in path.parts:
-            raise ValueError(f"{where}, {place(names.index, at)}: {name!r} must be a path inside the folder of the "
-                             "pictures, relative and without '..'")
     wanted = names.unique()
+    for name in wanted:
+        try:
+            inside(folder, name, "picture", nested=True)
+        except ValueError as error:
+            at = int((names == name).to_numpy().argmax())
+            raise ValueError(f"{where}, {place(names.index, at)}: {name!r} must be a path inside the folder of the "
+                             f"pictures, relative and without '..': {error}") from error
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")

@@ -47,6 +47,12 @@ def _long_samplers() -> dict[str, list[int]]:
     return {"prior": [2, 3, 4]}
 
 # %% ../../nbs/70_priors/51_presets.ipynb #a7814d63
+def _check_chosen(study: Any) -> None:
+    "Raise `ValueError` unless the chosen guidance scale is one of those that are compared."
+    if study.chosen not in study.guidance_scales:
+        raise ValueError(f"chosen must be one of guidance_scales {study.guidance_scales}, got {study.chosen}")
+
+
 @dataclass(frozen=True)
 class PriorEvaluation:
     "How draws of priors are evaluated: run `42_evaluate_prior`."
@@ -79,8 +85,7 @@ class PriorEvaluation:
 
     def __post_init__(self):
         check_fields(self)
-        if self.chosen not in self.guidance_scales:
-            raise ValueError(f"chosen must be one of guidance_scales {self.guidance_scales}, got {self.chosen}")
+        _check_chosen(self)
         if unknown := sorted(set(self.unseen_guidances) - set(self.variants)):
             raise ValueError(f"unseen_guidances must name variants {sorted(self.variants)}, got {unknown}")
 
@@ -124,8 +129,7 @@ class Drawing:
 
     def __post_init__(self):
         check_fields(self)
-        if self.chosen not in self.guidance_scales:
-            raise ValueError(f"chosen must be one of guidance_scales {self.guidance_scales}, got {self.chosen}")
+        _check_chosen(self)
 
 # %% ../../nbs/70_priors/51_presets.ipynb #f3221951
 @dataclass(frozen=True)

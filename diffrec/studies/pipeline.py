@@ -111,7 +111,8 @@ WRITTEN_FOLDERS = ("out", "work", "store")     # parameters of run notebooks tha
 
 def _note_of(step_output: str, root: Path) -> Path:
     "Where the note of a step is."
-    return (root / step_output).with_name(f"{Path(step_output).name}.recipe.json")
+    from diffrec.core.artifacts import note_path
+    return note_path(root / step_output)
 
 
 def _noted(step_output: str, root: Path) -> dict[str, Any]:
@@ -176,7 +177,9 @@ def _begin(step: Step, root: Path, record: Mapping[str, Any], noted: Mapping[str
         for made in (*beside, path, *path.parents):
             if made != root / step.output and any(made.is_relative_to(root / place) for place in _places(step)):
                 _note_of(made.name, made.parent).unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        if path == root / step.output or any(path.resolve().is_relative_to((root / place).resolve())
+                                             for place in _places(step)):
+            path.unlink(missing_ok=True)
     now, began = _stats(step, root), noted.get("before", {}) if noted and not noted["done"] else None
     before = {name: stat for name, stat in now.items()
               if name not in wrote and (began is None or began.get(name) == stat)}

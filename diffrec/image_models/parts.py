@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..core.artifacts import read_json, write_json
+from ..core.cards import card_files
 from ..core.folders import claim_folder, whole_folder
 from ..core.locks import one_writer
-from .folders import card_files
 from .recipes import ImageModelRecipe
 from ..studies.costs import CpuWatch
 from ..training.fit import fit

@@ -44,7 +44,7 @@ class _Header(NamedTuple):
     fortran: bool        # whether the first axis varies fastest
     start: int           # byte of the first value
 
-
+# %% ../../nbs/00_core/24_arrays.ipynb #fd11e3cd
 def _read_header(name: Any, file: BinaryIO) -> _Header:
     "The header of an open npy file; raises `ValueError` naming it unless its claim fits its size."
     size, begin = os.fstat(file.fileno()).st_size, file.read(12)
@@ -149,7 +149,7 @@ def create_memmap(
         _reserve(file, start + math.prod(shape) * dtype.itemsize)
         return np.memmap(file, dtype, "r+", start, shape)
 
-
+# %% ../../nbs/00_core/24_arrays.ipynb #c6670f39
 def _reserve(file: BinaryIO, size: int) -> None:
     "Make a file `size` bytes long, with a place on the disk for each."
     if hasattr(os, "posix_fallocate"):

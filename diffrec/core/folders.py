@@ -28,7 +28,7 @@ def folder_kind(
     marker = Path(folder) / MARKER
     return str(read_json(marker).get("kind")) if marker.is_file() else None
 
-
+# %% ../../nbs/00_core/22_folders.ipynb #fe1c2f5b
 def _entries(folder: Path) -> list[Path]:
     "What a folder holds, without what a process left that was killed while it wrote the marker."
     return [path for path in folder.iterdir() if not path.name.startswith(f".{MARKER}.")]
@@ -48,7 +48,7 @@ def check_ours(
     what = f"is a {found}" if found else f"has files and was not written as a {kind} by diffrec"
     raise FileExistsError(f"{folder} {what}, so it is not replaced by a {kind}: give another name, or move it away")
 
-
+# %% ../../nbs/00_core/22_folders.ipynb #3a590dab
 def claim_folder(
     folder: str | Path,    # that grows file by file; made if it is not there
     kind: str,             # "run", "training", "picture store", ...
@@ -103,7 +103,7 @@ def _finish(folder: Path) -> None:
     elif old.exists():
         _remove(old)
 
-
+# %% ../../nbs/00_core/22_folders.ipynb #74f34eef
 def settle_folder(
     folder: str | Path,    # of `whole_folder`; it need not exist
     wait: float = 60.,     # seconds to wait for a process that is replacing it now
@@ -133,7 +133,7 @@ def _flush(folder: Path) -> None:
         finally:
             os.close(descriptor)
 
-
+# %% ../../nbs/00_core/22_folders.ipynb #78946d7f
 @contextmanager
 def whole_folder(
     folder: str | Path,    # the final name; a folder of the same kind is replaced at the end
@@ -172,7 +172,7 @@ def _version(folder: Path) -> tuple[int, int] | None:
         return found.st_ino, found.st_mtime_ns
     return None
 
-
+# %% ../../nbs/00_core/22_folders.ipynb #9aa8340f
 def read_folder(
     folder: str | Path,               # of `whole_folder`
     read: Callable[[Path], Read],     # reads all files that belong together

@@ -20,7 +20,7 @@ def project_root(
             return folder
     return start
 
-
+# %% ../../nbs/00_core/10_paths.ipynb #1eeff55e
 def data_root(
     root: Path,  # the project's top folder
 ) -> Path:       # the folder that holds the data sets
@@ -34,7 +34,7 @@ def data_root(
         raise FileNotFoundError(f"DIFFREC_DATA names the folder {folder}, which is not there: make it, or name another")
     return folder
 
-
+# %% ../../nbs/00_core/10_paths.ipynb #9fcd30ef
 def models_root(
     root: Path,  # the project's top folder
 ) -> Path:       # the folder of pretrained models; it need not be there

@@ -70,7 +70,7 @@ def _bounds(rules: Sequence[Any]) -> str:
         texts += [f", {rule.func.__doc__}"] if isinstance(rule, Predicate) else []
     return "".join(texts).replace(" >= 0 <= 1", " from 0 to 1")
 
-
+# %% ../../nbs/00_core/15_settings.ipynb #40e74cc2
 def describe_type(
     kind: Any,             # a type or an annotation
     many: bool = False,    # of several values
@@ -107,7 +107,7 @@ def _fitted(value: Any, kind: Any) -> Any:
             return _validator(kind)(tuple(value))
     return _validator(kind)(value)
 
-
+# %% ../../nbs/00_core/15_settings.ipynb #9d39cf79
 def _nearest(value: Any, words: list[str]) -> Any:
     "The nearest of some words to a text that is none of them."
     return next(iter(get_close_matches(value, words, n=1)), value) if isinstance(value, str) else value
@@ -135,7 +135,7 @@ def _near(value: Any, kind: Any) -> Iterable[Any]:
             _fitted(one, kind)
             yield one
 
-
+# %% ../../nbs/00_core/15_settings.ipynb #cb1757ad
 def _wrong(name: str, value: Any, kind: Any) -> ValueError:
     "The error for a value that is not of its type."
     shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."

@@ -77,7 +77,7 @@ _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 _DAMAGED = (zipfile.BadZipFile, EOFError, OSError, OverflowError, LookupError, RuntimeError, ValueError, struct.error,
             zlib.error, lzma.LZMAError)
 
-
+# %% ../../nbs/05_data/52_archives.ipynb #ec28cffd
 def _opened(path: Path, file: BinaryIO) -> zipfile.ZipFile:
     "A zip archive whose names lead nowhere else, each once."
     try:
@@ -94,7 +94,7 @@ def _opened(path: Path, file: BinaryIO) -> zipfile.ZipFile:
         seen.add(name)
     return archive
 
-
+# %% ../../nbs/05_data/52_archives.ipynb #4e6abe4a
 @contextmanager
 def open_zip(
     path: str | Path,   # a zip archive

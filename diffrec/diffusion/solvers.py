@@ -53,7 +53,7 @@ def _grid_times(n_steps: int, kind: str, path: NoisePath, span: tuple[float, flo
         log_snr = span[0] + places * (span[1] - span[0])
     return torch.cat([torch.ones(1), path.time_at(log_snr)[1:], torch.zeros(1)])
 
-
+# %% ../../nbs/15_diffusion/50_solvers.ipynb #10e269f8
 def time_grid(
     n_steps: int,                                              # N
     kind: Literal["uniform", "log_snr", "karras"] = "uniform",

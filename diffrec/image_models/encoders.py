@@ -50,7 +50,7 @@ def read_rgb(
     except BROKEN as error:
         raise ValueError(f"{failure}: {error}") from error
 
-
+# %% ../../nbs/60_image_models/34_encoders.ipynb #0a817db8
 def open_picture(
     source: np.ndarray | Tensor | str | Path,   # uint8 [H, W, 3], or a file
     name: Any,                                  # of the picture, for errors

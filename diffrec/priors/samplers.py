@@ -69,7 +69,7 @@ def _kept_draws(path: Path, record: Mapping[str, Any]) -> np.ndarray:
                          f"{str(record.get(name))[:60]}; the file was renamed, remove it")
     return tensors["draws"].double().numpy()
 
-
+# %% ../../nbs/70_priors/66_samplers.ipynb #ead6f232
 def stored_draws(
     sampler: EmbeddingSampler,         # of float32 values
     folder: str | Path | None,         # where draws are kept; None: nowhere

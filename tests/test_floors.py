@@ -29,6 +29,7 @@ SYSTEMS = {
     "graph_diffusion": ({"core", "diffusion", "recommenders"}, {"recommenders"}),
     "image_models": ({"core", "diffusion", "world", "recommenders"}, {"recommenders"}),
     "priors": ({"core", "diffusion", "recommenders", "evaluation.calibration"}, {"recommenders", "image_models"}),
+    "language": ({"core", "diffusion", "recommenders"}, {"recommenders"}),
 }
 
 # An arrow that points sideways until the studies are split; nothing may be added here.

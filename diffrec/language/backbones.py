@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'Backbone', 'with_padding', 'train_tokenizer', 'make_tiny_backbone',
-           'check_backbone', 'save_backbone', 'plain_model', 'converted_folder', 'convert_gguf', 'four_bit_settings',
-           'load_backbone', 'answer_tokens']
+           'check_model_folder', 'save_backbone', 'plain_model', 'converted_folder', 'convert_gguf',
+           'four_bit_settings', 'load_backbone', 'answer_tokens']
 
 # %% ../../nbs/75_language/12_backbones.ipynb #02
 import warnings
@@ -102,13 +102,13 @@ def make_tiny_backbone(
     return Backbone(tokenizer, model.eval())
 
 # %% ../../nbs/75_language/12_backbones.ipynb #12
-def check_backbone(
+def check_model_folder(
     folder: str | Path,
 ) -> Mapping[str, Any]:    # the card; empty if the folder has none
-    "Check a folder of a backbone; raises `FileNotFoundError` or `ValueError` naming folder, file and rule."
+    "Check the folder of a pretrained model; raises `FileNotFoundError` or `ValueError` naming folder, file and rule."
     folder, again = Path(folder), "remove the folder and make it again (`make models`, if it was fetched)"
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no backbone in {folder}: run `make models`, or name a folder in the layout "
+        raise FileNotFoundError(f"there is no model in {folder}: run `make models`, or name a folder in the layout "
                                 "of transformers")
     card: Mapping[str, Any] = {}
     if (folder / "card.json").is_file():
@@ -119,9 +119,9 @@ def check_backbone(
                              f"{sorted(card['files'])}")
         return card
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(f"{folder} holds an adapter, not a backbone: name the folder of its base model")
+        raise ValueError(f"{folder} holds an adapter, not a model: name the folder of its base model")
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} lacks config.json: a backbone is a folder in the layout of transformers")
+        raise FileNotFoundError(f"{folder} lacks config.json: a model is a folder in the layout of transformers")
     if not any(folder.glob("*.safetensors")):
         pickles = sorted(path.name for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}"))
         raise ValueError(f"{folder} holds no weights in the format safetensors"
@@ -158,7 +158,7 @@ def plain_model(
 
 def converted_folder(
     folder: Path,
-    card: Mapping[str, Any],   # of the folder, from `check_backbone`
+    card: Mapping[str, Any],   # of the folder, from `check_model_folder`
 ) -> Path:                     # beside it; it need not be there
     "Where the converted form of a GGUF belongs."
     return inside(folder.absolute().parent, card.get("converted", f"{folder.name}-converted"), "converted folder")
@@ -168,12 +168,12 @@ def convert_gguf(
     folder: str | Path,     # its card names a GGUF file
 ) -> Path:                  # the folder of the converted model
     "Convert a GGUF once; raises `ValueError` if the converted folder was made from another one."
-    folder, card = Path(folder), check_backbone(folder)
+    folder, card = Path(folder), check_model_folder(folder)
     if "gguf" not in card:
         raise ValueError(f"the card of {folder} names no GGUF file: it needs no conversion")
     target, sha256 = converted_folder(folder, card), card["files"][card["gguf"]]["sha256"]
     if target.exists():
-        found = check_backbone(target).get("gguf_sha256")
+        found = check_model_folder(target).get("gguf_sha256")
         if found != sha256:
             raise ValueError(f"{target} was made from a GGUF with the sha256 {found}, {card['gguf']} has {sha256}: "
                              "remove the folder, and it is made again")
@@ -210,7 +210,7 @@ def load_backbone(
     place, numbers = choose_device(device), getattr(torch, dtype)
     options = {"quantization_config": four_bit_settings(numbers, place), "device_map": {"": place}} if four_bit else {}
     folder = Path(folder)
-    if check_backbone(folder).get("gguf"):
+    if check_model_folder(folder).get("gguf"):
         folder = convert_gguf(folder)
     asked = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = with_padding(AutoTokenizer.from_pretrained(str(folder), **asked), folder)

@@ -20,17 +20,15 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
+
+from forked import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_suffix(".toml")
 COPIED, LINKED = ("nbs", "diffrec", "tests", "settings.ini", "constraints.txt"), ("data", "outputs")
 SECONDS = 600   # a test that takes longer has seen the fault
-FORKED = get_context("forkserver")   # its server has the large packages loaded, and nothing of this project
-FORKED.set_forkserver_preload(["torch", "pandas", "scipy.sparse", "sklearn.linear_model", "matplotlib.pyplot",
-                               "nbdev.test"])
 
 
 @dataclass(frozen=True)
@@ -100,29 +98,13 @@ def put_in(mutant: Mutant, root: Path):
             path.write_bytes(content)
 
 
-def run_notebook(notebook: str, root: str, report: str) -> None:
-    "Run a notebook's tests in a forked process, with what is printed in a file; exits with 1 if one fails."
-    from nbdev.test import test_nb
-    descriptor = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    os.chdir(root)
-    ok, _ = test_nb(Path(root, "nbs", notebook), skip_flags=("slow", "gpu", "network"), basepath=root)
-    sys.stderr.flush()
-    os._exit(not ok)
-
-
 def failure_of(test: str, root: Path) -> str | None:
     "The first failure of a test in a copy, in one line; None if it is green."
     path, _, words = test.partition(" -k ")
     report = root.with_name("report.txt")
     if path.endswith(".ipynb"):
-        process = FORKED.Process(target=run_notebook, args=(path, str(root), str(report)))
-        process.start()
-        process.join(SECONDS)
-        code = process.exitcode
+        code = run_notebook(root / "nbs" / path, root, report, SECONDS)
         if code is None:
-            process.kill()
             return f"no end after {SECONDS} s"
     else:
         command = [sys.executable, "-m", "pytest", path, "-q", "-x", "-p", "no:cacheprovider", "-k", words]

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['UserQuestions', 'PackingLimits', 'Span', 'window_start', 'spans', 'Packed', 'packed_sequence', 'pack_user',
-           'row_alone', 'PackedBatch', 'packed_batch', 'attention_mask', 'packing_ratio']
+           'row_alone', 'single_rows', 'PackedBatch', 'packed_batch', 'attention_mask', 'PackedBatches', 'PackedEpoch',
+           'packing_ratio']
 
 # %% ../../nbs/75_language/35_packing.ipynb #00000002
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.seeds import rng_for
 from ..core.settings import Count, check_fields
 from .prompts import PromptEncoder
 
@@ -30,9 +33,10 @@ class UserQuestions(NamedTuple):
 
 @dataclass(frozen=True)
 class PackingLimits:
-    "Lengths of packed sequences, in tokens."
+    "Lengths of packed sequences, in tokens, and of histories."
     history: Count = 512      # of the titles of one sequence; the oldest are left out
     sequence: Count = 1536    # of trunk and branches together
+    recent: Count = 25        # newest liked items of each question that are kept as ids, for history encoders
 
     def __post_init__(self):
         check_fields(self)
@@ -91,8 +95,10 @@ class Packed(NamedTuple):
     visible: list[int]     # [S] tokens of the trunk that this token sees
     positions: list[int]   # [S]
     ends: list[int]        # [M] last token of each branch
+    items: list[int]       # [M] the item of each question
     labels: list[float]    # [M]
     rows: list[int]        # [M] where each question stands in its table
+    recent: list[list[int]]  # [M] ids of the newest liked items before each question, oldest first
 
 
 def packed_sequence(
@@ -100,6 +106,7 @@ def packed_sequence(
     titles: Sequence[str],        # title of each item
     questions: UserQuestions,
     span: Span,
+    n_recent: int = 25,           # see `PackingLimits`
 ) -> Packed:
     "The sequence of one span."
     ids, ends_of_titles = list(encoder.start), [len(encoder.start)]
@@ -116,8 +123,9 @@ def packed_sequence(
         positions += range(seen, seen + len(tokens))
         ends.append(len(ids) - 1)
     part = slice(span.first, span.last)
-    return Packed(questions.user, ids, branch, visible, positions, ends, list(questions.labels[part]),
-                  list(questions.rows[part]))
+    recent = [list(questions.liked[max(n - n_recent, 0):n]) for n in questions.n_before[part]]
+    return Packed(questions.user, ids, branch, visible, positions, ends, list(questions.items[part]),
+                  list(questions.labels[part]), list(questions.rows[part]), recent)
 
 # %% ../../nbs/75_language/35_packing.ipynb #0000000e
 def pack_user(
@@ -130,7 +138,7 @@ def pack_user(
     lengths = [len(encoder.liked(titles[item])) for item in questions.liked]
     branches = [len(encoder.question(titles[item], is_first=True)) for item in questions.items]
     found = spans(lengths, questions.n_before, branches, len(encoder.start), limits)
-    return [packed_sequence(encoder, titles, questions, span) for span in found]
+    return [packed_sequence(encoder, titles, questions, span, limits.recent) for span in found]
 
 # %% ../../nbs/75_language/35_packing.ipynb #00000010
 def row_alone(
@@ -142,6 +150,21 @@ def row_alone(
     return packed.ids[:packed.visible[packed.ends[place]]] + own
 
 # %% ../../nbs/75_language/35_packing.ipynb #00000016
+def single_rows(
+    packed: Packed,
+) -> list[Packed]:      # M sequences of one question each
+    "The questions of a sequence, one sequence each."
+    rows = []
+    for place, end in enumerate(packed.ends):
+        tokens, seen = row_alone(packed, place), packed.visible[end]
+        n_own = len(tokens) - seen
+        rows.append(Packed(packed.user, tokens, [0] * seen + [1] * n_own, [*range(1, seen + 1), *[seen] * n_own],
+                           list(range(len(tokens))), [len(tokens) - 1], packed.items[place:place + 1],
+                           packed.labels[place:place + 1], packed.rows[place:place + 1],
+                           packed.recent[place:place + 1]))
+    return rows
+
+# %% ../../nbs/75_language/35_packing.ipynb #00000019
 class PackedBatch(NamedTuple):
     "Packed sequences as tensors."
     ids: Tensor         # [B, S] int64
@@ -149,9 +172,16 @@ class PackedBatch(NamedTuple):
     visible: Tensor     # [B, S] int64
     positions: Tensor   # [B, S] int64
     ends: Tensor        # [B, M] int64, 0 where there is no question
+    items: Tensor       # [B, M] int64, 0 where there is no question
     labels: Tensor      # [B, M] float, NaN where there is no question
     rows: Tensor        # [B, M] int64, -1 where there is no question
+    recent: Tensor      # [B, M, K] int64 liked items, -1 on the left where there are fewer
     users: Tensor       # [B] int64
+
+    @property
+    def asked(self) -> Tensor:
+        "[B, M] bool, where there is a question."
+        return self.rows >= 0
 
 
 def _filled(lists: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:
@@ -163,14 +193,21 @@ def _filled(lists: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -
 def packed_batch(
     sequences: Sequence[Packed],
     pad_id: int,                   # of the padding token
+    n_recent: int = 25,            # K
 ) -> PackedBatch:
     "Sequences of unequal length as one batch."
-    fills = {"ids": pad_id, "branch": -1, "visible": 0, "positions": 0, "ends": 0, "labels": float("nan"), "rows": -1}
+    fills = {"ids": pad_id, "branch": -1, "visible": 0, "positions": 0, "ends": 0, "items": 0, "labels": float("nan"),
+             "rows": -1}
     parts = {name: _filled([getattr(one, name) for one in sequences], fill,
                            torch.float32 if name == "labels" else torch.int64) for name, fill in fills.items()}
-    return PackedBatch(**parts, users=torch.tensor([one.user for one in sequences]))
+    recent = torch.full((*parts["rows"].shape, n_recent), -1)
+    for row, one in enumerate(sequences):
+        for place, liked in enumerate(one.recent):
+            if liked:
+                recent[row, place, -len(liked[-n_recent:]):] = torch.tensor(liked[-n_recent:])
+    return PackedBatch(**parts, recent=recent, users=torch.tensor([one.user for one in sequences]))
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000018
+# %% ../../nbs/75_language/35_packing.ipynb #0000001b
 def attention_mask(
     batch: PackedBatch,
 ) -> Tensor:             # [B, 1, S, S] bool, True: the row's token sees the column's token
@@ -181,7 +218,55 @@ def attention_mask(
     own = same & (place.unsqueeze(0) <= place.unsqueeze(1)) & (batch.branch > 0).unsqueeze(2)
     return (in_trunk | own | torch.eye(len(place), dtype=torch.bool, device=place.device)).unsqueeze(1)
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000020
+# %% ../../nbs/75_language/35_packing.ipynb #00000023
+class PackedBatches:
+    "Batches of sequences for `fit`: called with an epoch, gives its batches."
+
+    def __init__(
+        self,
+        sequences: Sequence[Packed],
+        pad_id: int,                  # of the padding token
+        n_tokens: int = 4096,         # of a batch with its padding, at most, unless one sequence is longer
+        n_recent: int = 25,           # see `PackingLimits`
+        seed: int = 0,
+        shuffle: bool = True,         # False: by length, for scoring
+    ):
+        if not sequences:
+            raise ValueError("there are no sequences to make batches of")
+        self.sequences, self.pad_id, self.n_tokens, self.n_recent = list(sequences), pad_id, n_tokens, n_recent
+        self.seed, self.shuffle = seed, shuffle
+
+    def groups(self, epoch: int) -> list[list[int]]:
+        "The sequences of each batch."
+        rng = rng_for(self.seed, f"packed batches {epoch}")
+        lengths = np.array([len(one.ids) for one in self.sequences])
+        order = np.argsort(lengths * (rng.uniform(.9, 1.1, len(lengths)) if self.shuffle else 1), kind="stable")
+        groups: list[list[int]] = [[]]
+        for place in order.tolist():
+            longest = max(lengths[groups[-1] + [place]])
+            if groups[-1] and longest * (len(groups[-1]) + 1) > self.n_tokens:
+                groups.append([])
+            groups[-1].append(place)
+        return [groups[at] for at in (rng.permutation(len(groups)) if self.shuffle else range(len(groups)))]
+
+    def __call__(self, epoch: int) -> "PackedEpoch":
+        return PackedEpoch(self, self.groups(epoch))
+
+
+class PackedEpoch:
+    "The batches of one epoch, made when they are asked for."
+
+    def __init__(self, source: PackedBatches, groups: list[list[int]]):
+        self.source, self.groups = source, groups
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        for group in self.groups:
+            yield packed_batch([self.source.sequences[at] for at in group], self.source.pad_id, self.source.n_recent)
+
+# %% ../../nbs/75_language/35_packing.ipynb #00000026
 def packing_ratio(
     sequences: Sequence[Packed],
 ) -> float:                  # >= 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'CHAT_TEMPLATE', 'Backbone', 'with_padding', 'train_tokenizer', 'make_tiny_backbone',
-           'check_model_folder', 'save_backbone', 'plain_model', 'converted_folder', 'convert_gguf',
+           'check_model_folder', 'save_backbone', 'check_loaded', 'plain_model', 'converted_folder', 'convert_gguf',
            'four_bit_settings', 'load_backbone', 'answer_tokens']
 
 # %% ../../nbs/75_language/12_backbones.ipynb #02
@@ -20,7 +20,6 @@ from transformers import (
     AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel,
     PreTrainedTokenizerBase, PreTrainedTokenizerFast)
 
-from ..core.artifacts import read_json
 from ..core.cards import check_files_card, write_files_card
 from ..core.checks import choose_device
 from ..core.folders import read_folder, whole_folder
@@ -143,6 +142,18 @@ def save_backbone(
     return Path(folder)
 
 # %% ../../nbs/75_language/12_backbones.ipynb #17
+def check_loaded(
+    folder: str | Path,                   # for the error
+    info: Mapping[str, Any],              # of transformers' `output_loading_info=True`
+    optional: tuple[str, ...] = (),       # beginnings of names of weights that are not used
+) -> None:
+    "Raise `ValueError` naming the first weight that the files do not hold."
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(optional))
+    if missing:
+        raise ValueError(f"{folder} lacks {len(missing)} weights of its architecture, the first is {missing[0]!r}: its "
+                         "config.json and its weights do not belong together, or the file is not whole")
+
+# %% ../../nbs/75_language/12_backbones.ipynb #20
 def plain_model(
     model: PreTrainedModel,    # whose weights were computed from quantised ones
 ) -> PreTrainedModel:          # in evaluation mode, can be saved
@@ -180,11 +191,14 @@ def convert_gguf(
         return target
     asked = {"gguf_file": card["gguf"], "local_files_only": True, "trust_remote_code": False}
     tokenizer = with_padding(AutoTokenizer.from_pretrained(str(folder), **asked), folder)
-    model = plain_model(AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **asked))
+    model, info = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True,
+                                                       **asked)
+    check_loaded(folder, info)
     about = {name: card[name] for name in ("what", "licence", "page") if name in card}
-    return save_backbone(target, Backbone(tokenizer, model), {**about, "gguf_sha256": sha256}, wait=600.)
+    about["gguf_sha256"] = sha256
+    return save_backbone(target, Backbone(tokenizer, plain_model(model)), about, wait=600.)
 
-# %% ../../nbs/75_language/12_backbones.ipynb #19
+# %% ../../nbs/75_language/12_backbones.ipynb #22
 def four_bit_settings(
     dtype: torch.dtype,         # in which products are computed
     device: torch.device,
@@ -214,12 +228,14 @@ def load_backbone(
         folder = convert_gguf(folder)
     asked = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = with_padding(AutoTokenizer.from_pretrained(str(folder), **asked), folder)
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=numbers, use_safetensors=True, **options, **asked)
+    model, info = AutoModelForCausalLM.from_pretrained(str(folder), dtype=numbers, use_safetensors=True,
+                                                       output_loading_info=True, **options, **asked)
+    check_loaded(folder, info)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return Backbone(tokenizer, model.eval() if four_bit else model.to(place).eval())
 
-# %% ../../nbs/75_language/12_backbones.ipynb #31
+# %% ../../nbs/75_language/12_backbones.ipynb #34
 def _pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     "Tokens as text."
     return [tokenizer.decode([token]) for token in ids]

@@ -25,7 +25,7 @@ from ..core.checks import choose_device
 from ..core.folders import whole_folder
 from ..core.seals import tensor_digest
 from ..core.seeds import fixed_seed
-from .backbones import check_model_folder
+from .backbones import check_loaded, check_model_folder
 
 # %% ../../nbs/75_language/14_sentence_encoder.ipynb #05
 def pooled(
@@ -88,7 +88,9 @@ def load_sentence_encoder(
     check_pooling(folder)
     asked = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(str(folder), **asked)
-    model = AutoModel.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True, **asked)
+    model, info = AutoModel.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True,
+                                            output_loading_info=True, **asked)
+    check_loaded(folder, info, ("pooler.",))                # its outputs are not used
     longest = read_json(folder / "sentence_bert_config.json")["max_seq_length"]
     return SentenceEncoder(tokenizer, model.to(place).eval(), min(longest, model.config.max_position_embeddings))
 

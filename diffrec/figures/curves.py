@@ -64,6 +64,23 @@ def stack_histories(
     frame = pd.concat(frames, ignore_index=True)
     return frame[["model", "seed", "chosen", *frame.columns.drop(["model", "seed", "chosen"])]]
 
+# %% ../../nbs/30_figures/20_curves.ipynb #bb24fbc0
+def _draw_curve(ax: Axes, model: str, frame: pd.DataFrame, metric: str) -> np.ndarray:
+    "The seeds of one model, their mean and the chosen epochs; returns where the mean ends."
+    seeds = frame.pivot(index="epoch", columns="seed", values=metric)
+    shared = seeds.dropna()
+    draw = dict(color=color_of(model), zorder=3)
+    mean = ax.plot(shared.index, shared.mean(axis=1), gid=f"mean {model}", **draw)[0]
+    if seeds.shape[1] > 1:
+        ax.fill_between(shared.index, shared.min(axis=1), shared.max(axis=1), alpha=.2, linewidth=0,
+                        gid=f"band {model}", **draw)
+        ax.plot(seeds.index, seeds, linewidth=.6, alpha=.45, **draw)
+    if "chosen" in frame:
+        kept = frame[frame["chosen"]]
+        ax.plot(kept["epoch"], kept[metric], "o", markersize=5, markeredgecolor="white", gid=f"chosen {model}",
+                **draw)
+    return mean.get_xydata()[-1]
+
 # %% ../../nbs/30_figures/20_curves.ipynb #75cca76c
 def plot_learning_curves(
     history: pd.DataFrame,   # columns model, seed, epoch, `metric`, and perhaps chosen (bool)
@@ -77,19 +94,7 @@ def plot_learning_curves(
     ax = ax or new_axes(3.4)
     ends = {}
     for model, frame in history.groupby("model", sort=False):
-        seeds = frame.pivot(index="epoch", columns="seed", values=metric)
-        shared = seeds.dropna()
-        draw = dict(color=color_of(model), zorder=3)
-        mean = ax.plot(shared.index, shared.mean(axis=1), gid=f"mean {model}", **draw)[0]
-        if seeds.shape[1] > 1:
-            ax.fill_between(shared.index, shared.min(axis=1), shared.max(axis=1), alpha=.2, linewidth=0,
-                            gid=f"band {model}", **draw)
-            ax.plot(seeds.index, seeds, linewidth=.6, alpha=.45, **draw)
-        if "chosen" in frame:
-            kept = frame[frame["chosen"]]
-            ax.plot(kept["epoch"], kept[metric], "o", markersize=5, markeredgecolor="white", gid=f"chosen {model}",
-                    **draw)
-        ends[model] = mean.get_xydata()[-1]
+        ends[model] = _draw_curve(ax, model, frame, metric)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel=metric.replace("_", " "))
     label_ends(ax, ends)
@@ -152,11 +157,7 @@ def image_grid(
     ax: Axes | None = None,                     # where to draw
 ) -> Axes:
     "Images of one size in rows, with titles below."
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise ValueError(f"images must have shape [N, H, W, 3], N >= 1, got {list(images.shape)}")
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"titles must be one for each of {len(images)} images, got {len(titles)}")
+    images = _checked_images(images, titles)
     n_columns = n_columns or min(len(images), 8)
     inches = 6 / (1.08 * n_columns)                                              # width of one image
     wrapped = [textwrap.fill(str(title), max(4, int(inches / .068))) for title in titles or [""] * len(images)]
@@ -172,3 +173,13 @@ def image_grid(
     ax.set(xlim=(-.01, n_columns * 1.08 - .07), ylim=(n_rows * step - .04, -.01), aspect="equal")
     ax.axis("off")
     return ax
+
+# %% ../../nbs/30_figures/20_curves.ipynb #d6982aca
+def _checked_images(images: np.ndarray | Sequence[np.ndarray], titles: Sequence[str] | None) -> np.ndarray:
+    "[N, H, W, 3] images as one array; raises `ValueError` for another shape, or titles that are not N."
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise ValueError(f"images must have shape [N, H, W, 3], N >= 1, got {list(images.shape)}")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"titles must be one for each of {len(images)} images, got {len(titles)}")
+    return images

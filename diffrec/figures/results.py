@@ -75,6 +75,26 @@ def _explain_bars(ax: Axes, kinds: Sequence[str], has_published: bool, single: p
     if len(handles) > 1:
         _legend_below(ax, handles)
 
+# %% ../../nbs/30_figures/30_results.ipynb #d235e6d1
+def _draw_bar(ax: Axes, row: Any, height: float, thickness: float, seeds: pd.Series) -> None:
+    "The value of one model and selection, with its interval and the values of its seeds if there are several."
+    ax.barh(height, row.value, thickness, gid=f"bar {row.model} {row.selection}",
+            facecolor=color_of(row.model), **_KINDS[row.selection] | dict(label=None))
+    _interval(ax, row, height, f"{row.model} {row.selection}")
+    if len(seeds) > 1:
+        ax.plot(seeds, np.full(len(seeds), height), "o", markersize=3.2, markerfacecolor="white", zorder=5,
+                markeredgecolor="#222222", markeredgewidth=.7, gid=f"seeds {row.model} {row.selection}")
+    _beside(ax, height, value_text(row._asdict()))
+
+
+def _draw_published(ax: Axes, published: Mapping[str, float], models: Sequence[str], alone: set[str]) -> None:
+    "Values printed in papers, each at the place of its model; in words for models that have no bar."
+    if published:
+        ax.plot(list(published.values()), [models.index(name) for name in published], "D", markersize=7, zorder=6,
+                markerfacecolor="white", markeredgecolor="#222222", markeredgewidth=1.4, gid="published")
+    for name in alone:
+        _beside(ax, models.index(name), f"{number_text(published[name])} published")
+
 # %% ../../nbs/30_figures/30_results.ipynb #560cee66
 def plot_metric_bars(
     rows: pd.DataFrame,                           # result rows
@@ -94,23 +114,30 @@ def plot_metric_bars(
     bar = .78 / len(kinds)
     for row in picked.itertuples():
         height = models.index(row.model) + bar * (kinds.index(row.selection) - (len(kinds) - 1) / 2)
-        ax.barh(height, row.value, bar * .9, gid=f"bar {row.model} {row.selection}",
-                facecolor=color_of(row.model), **_KINDS[row.selection] | dict(label=None))
-        _interval(ax, row, height, f"{row.model} {row.selection}")
         parts = single[(single["model"] == row.model) & (single["selection"] == row.selection)]["value"]
-        if len(parts) > 1:
-            ax.plot(parts, np.full(len(parts), height), "o", markersize=3.2, markerfacecolor="white", zorder=5,
-                    markeredgecolor="#222222", markeredgewidth=.7, gid=f"seeds {row.model} {row.selection}")
-        _beside(ax, height, value_text(row._asdict()))
-    if published:
-        ax.plot(list(published.values()), [models.index(name) for name in published], "D", markersize=7, zorder=6,
-                markerfacecolor="white", markeredgecolor="#222222", markeredgewidth=1.4, gid="published")
-    for name in set(published) - set(picked["model"]):
-        _beside(ax, models.index(name), f"{number_text(published[name])} published")
+        _draw_bar(ax, row, height, bar * .9, parts)
+    _draw_published(ax, published, models, set(published) - set(picked["model"]))
     _name_rows(ax, models)
     _explain_bars(ax, kinds, bool(published), single)
     ax.set(title=_title(picked, metric, k), xlim=(min(0, ax.get_xlim()[0]), None), xlabel=metric_name(metric, k))
     return ax
+
+# %% ../../nbs/30_figures/30_results.ipynb #62342d2f
+def _draw_uplift(ax: Axes, row: Any, height: float) -> None:
+    "One difference with its interval: an open circle if the interval contains zero."
+    name, color = f"{row.model} {row.versus}", color_of(row.model)
+    clear = row.ci_low > 0 or row.ci_high < 0
+    ax.hlines(height, row.ci_low, row.ci_high, color=color, linewidth=2.2, gid=f"interval {name}")
+    ax.plot(row.value, height, "o", markersize=7, markeredgewidth=1.6, color=color, zorder=4,
+            markerfacecolor=color if clear else "white", gid=f"uplift {name}")
+    _beside(ax, height, value_text(row._asdict()))
+
+
+def _check_intervals(picked: pd.DataFrame, metric: str) -> None:
+    "Raise `ValueError` naming the models whose difference has no interval."
+    without = picked[picked["ci_low"].isna() | picked["ci_high"].isna()]
+    if len(without):
+        raise ValueError(f"a paired difference needs an interval; {metric} of {list(without['model'])} has none")
 
 # %% ../../nbs/30_figures/30_results.ipynb #1ab5ae51
 def plot_uplift_forest(
@@ -122,19 +149,12 @@ def plot_uplift_forest(
     "Paired differences with their intervals around the zero line, largest first."
     picked = prefer_valid(over_seeds(pick_rows(rows, metric, k, paired=True)))
     picked = picked.sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
-    without = picked[picked["ci_low"].isna() | picked["ci_high"].isna()]
-    if len(without):
-        raise ValueError(f"a paired difference needs an interval; {metric} of {list(without['model'])} has none")
+    _check_intervals(picked, metric)
     controls = list(picked["versus"].unique())
     ax = ax or new_axes(1.15 + .3 * len(picked))
     ax.axvline(0, color="#222222", linewidth=1.2, gid="zero", zorder=2)
     for height, row in enumerate(picked.itertuples()):
-        name, color = f"{row.model} {row.versus}", color_of(row.model)
-        clear = row.ci_low > 0 or row.ci_high < 0
-        ax.hlines(height, row.ci_low, row.ci_high, color=color, linewidth=2.2, gid=f"interval {name}")
-        ax.plot(row.value, height, "o", markersize=7, markeredgewidth=1.6, color=color, zorder=4,
-                markerfacecolor=color if clear else "white", gid=f"uplift {name}")
-        _beside(ax, height, value_text(row._asdict()))
+        _draw_uplift(ax, row, height)
     several = len(controls) > 1
     _name_rows(ax, [f"{row.model} \N{MINUS SIGN} {row.versus}" if several else row.model
                     for row in picked.itertuples()])
@@ -152,6 +172,16 @@ def _count_text(least: Any, most: Any) -> str:
         return ""
     return f"{least:,}" if least == most else f"{least:,}\N{EN DASH}{most:,}"
 
+# %% ../../nbs/30_figures/30_results.ipynb #d8cb67e5
+def _draw_slices(ax: Axes, model: str, found: pd.DataFrame, x: np.ndarray) -> tuple[float, float]:
+    "The values of one model with their intervals, a row a slice; returns where its line ends."
+    color = color_of(model)
+    ax.vlines(x, found["ci_low"], found["ci_high"], color=color, linewidth=2, gid=f"intervals {model}")
+    ax.plot(x, found["value"], "-o", color=color, linewidth=.8, markersize=6, markeredgecolor="white",
+            gid=f"values {model}")
+    last = int(np.flatnonzero(found["value"].notna())[-1])
+    return x[last], found["value"].iloc[last]
+
 # %% ../../nbs/30_figures/30_results.ipynb #291c35d7
 def plot_slices(
     rows: pd.DataFrame,      # result rows with several values of `slice`
@@ -168,12 +198,7 @@ def plot_slices(
     for place, model in enumerate(models):
         found = picked[picked["model"] == model].set_index("slice").reindex(slices)
         shift = (place - (len(models) - 1) / 2) * min(.08, .5 / len(models))
-        x, color = np.arange(len(slices)) + shift, color_of(model)
-        ax.vlines(x, found["ci_low"], found["ci_high"], color=color, linewidth=2, gid=f"intervals {model}")
-        ax.plot(x, found["value"], "-o", color=color, linewidth=.8, markersize=6, markeredgecolor="white",
-                gid=f"values {model}")
-        last = int(np.flatnonzero(found["value"].notna())[-1])
-        ends[model] = (x[last], found["value"].iloc[last])
+        ends[model] = _draw_slices(ax, model, found, np.arange(len(slices)) + shift)
     sizes = picked.groupby("slice")["n"].agg(["min", "max"]).reindex(slices).itertuples()
     texts = [size.Index.replace("_", "\n") + "\n" + _count_text(size.min, size.max) for size in sizes]
     ax.set(title=_title(picked, metric, k), ylabel=metric_name(metric, k), xticks=range(len(slices)), xticklabels=texts,
@@ -183,6 +208,22 @@ def plot_slices(
     ax.set_xlim(-.4, len(slices) - .65)
     label_ends(ax, ends)
     return ax
+
+# %% ../../nbs/30_figures/30_results.ipynb #ac8fff16
+def _draw_way(ax: Axes, row: Any, height: float, low: float, high: float) -> None:
+    "The value of one model on a bar from floor to ceiling, with its interval and its share of the way."
+    ax.barh(height, high - low, .62, left=low, color="#f0f0f0")
+    ax.barh(height, row.value - low, .62, left=low, color=color_of(row.model), gid=f"way {row.model}", zorder=2)
+    _interval(ax, row, height, row.model)
+    way = number_text(100 * (row.value - low) / (high - low), 0)
+    _beside(ax, height, f"{way} % of the way,  {number_text(row.value)}")
+
+
+def _draw_bound(ax: Axes, name: str, value: float, side: str) -> None:
+    "The line of the floor or of the ceiling, with its name and value above."
+    ax.axvline(value, color=color_of(name), linewidth=2, gid=f"line {name}", zorder=3)
+    ax.annotate(f"{name} {number_text(value)}", (value, 1), (3 if side == "right" else -3, 3),
+                ("data", "axes fraction"), "offset points", ha=side, fontsize=8.5)
 
 # %% ../../nbs/30_figures/30_results.ipynb #239ceabc
 def plot_distance_to_ceiling(
@@ -195,29 +236,28 @@ def plot_distance_to_ceiling(
 ) -> Axes:
     "The value of each model between floor and ceiling, also in per cent of the way."
     picked = prefer_valid(over_seeds(pick_rows(rows, metric, k)))
-    value = picked.set_index("model")["value"]
-    if absent := [name for name in (floor, ceiling) if name not in value]:
-        raise ValueError(f"no rows for {absent}; the models are {list(value.index)}")
-    low, high = value[floor], value[ceiling]
-    if high <= low:
-        raise ValueError(f"the ceiling {ceiling!r} must be above the floor {floor!r}, got {high} and {low}")
+    low, high = _bounds(picked.set_index("model")["value"], floor, ceiling)
     between = picked[~picked["model"].isin([floor, ceiling])].sort_values("value", ascending=False, kind="stable")
     ax = ax or new_axes(1.35 + .3 * len(between))
     for height, row in enumerate(between.itertuples()):
-        ax.barh(height, high - low, .62, left=low, color="#f0f0f0")
-        ax.barh(height, row.value - low, .62, left=low, color=color_of(row.model), gid=f"way {row.model}", zorder=2)
-        _interval(ax, row, height, row.model)
-        way = number_text(100 * (row.value - low) / (high - low), 0)
-        _beside(ax, height, f"{way} % of the way,  {number_text(row.value)}")
-    for name, place, side in ((floor, low, "right"), (ceiling, high, "left")):
-        ax.axvline(place, color=color_of(name), linewidth=2, gid=f"line {name}", zorder=3)
-        ax.annotate(f"{name} {number_text(place)}", (place, 1), (3 if side == "right" else -3, 3),
-                    ("data", "axes fraction"), "offset points", ha=side, fontsize=8.5)
+        _draw_way(ax, row, height, low, high)
+    _draw_bound(ax, floor, low, "right")
+    _draw_bound(ax, ceiling, high, "left")
     _name_rows(ax, list(between["model"]))
     ax.set(xlabel=metric_name(metric, k))
     ax.set_title(_title(picked, metric, k), pad=20)
     ax.margins(x=.07)
     return ax
+
+# %% ../../nbs/30_figures/30_results.ipynb #d4f3fe3f
+def _bounds(value: pd.Series, floor: str, ceiling: str) -> tuple[float, float]:
+    "The values of floor and ceiling; raises `ValueError` if one is absent, or the floor is not below the ceiling."
+    if absent := [name for name in (floor, ceiling) if name not in value]:
+        raise ValueError(f"no rows for {absent}; the models are {list(value.index)}")
+    low, high = value[floor], value[ceiling]
+    if high <= low:
+        raise ValueError(f"the ceiling {ceiling!r} must be above the floor {floor!r}, got {high} and {low}")
+    return low, high
 
 # %% ../../nbs/30_figures/30_results.ipynb #a2c4ecfb
 def plot_reliability(

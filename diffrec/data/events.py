@@ -56,6 +56,19 @@ def clean_events(
     scale: tuple[float, float] | None = None,  # least and largest value
 ) -> pd.DataFrame:                  # columns user, item, value?, timestamp?; the index is that of `frame`
     "Checked events; raises `ValueError` naming file, column, line, value and rule."
+    events = _checked_columns(where, frame, user, item, value, timestamp, unit, scale)
+    events = settle_repeats(where, events, repeats)
+    if value and scale:
+        events = events.assign(value=events["value"].clip(*np.float32(scale)))       # a mean may be rounded beyond it
+    if timestamp and unit != "step":
+        events = events.assign(timestamp=events["timestamp"] // 10**9)
+    events.attrs["where"] = where
+    return events
+
+# %% ../../nbs/05_data/58_events.ipynb #f7381c41
+def _checked_columns(where: str, frame: pd.DataFrame, user: str, item: str, value: str | None, timestamp: str | None,
+                     unit: str, scale: tuple[float, float] | None) -> pd.DataFrame:
+    "The columns user, item, value? and timestamp? of all rows; arguments as of `clean_events`."
     check_columns(where, frame, [column for column in (user, item, value, timestamp) if column])
     if not len(frame):
         raise ValueError(f"{where} holds no row; a split needs at least one interaction")
@@ -70,12 +83,6 @@ def clean_events(
         events["value"] = number_column(name(value), frame[value], scale)
     if timestamp:
         events["timestamp"] = time_column(name(timestamp), frame[timestamp], unit, exact=True)
-    events = settle_repeats(where, events, repeats)
-    if value and scale:
-        events = events.assign(value=events["value"].clip(*np.float32(scale)))       # a mean may be rounded beyond it
-    if timestamp and unit != "step":
-        events = events.assign(timestamp=events["timestamp"] // 10**9)
-    events.attrs["where"] = where
     return events
 
 # %% ../../nbs/05_data/58_events.ipynb #0d8accb1
@@ -102,7 +109,7 @@ def _at(events: pd.DataFrame, row: int) -> str:
     "File and line of an event."
     return f"{events.attrs.get('where', 'events')}, {place(events.index, row)}"
 
-
+# %% ../../nbs/05_data/58_events.ipynb #21f54854
 def same_ids(
     events: Mapping[str, pd.DataFrame],   # split -> what `clean_events` returned
 ) -> dict[str, pd.DataFrame]:             # ids are integers in all splits, or texts in all
@@ -123,7 +130,7 @@ def same_ids(
     _check_known(events)
     return events
 
-
+# %% ../../nbs/05_data/58_events.ipynb #28bfcb61
 def _check_known(events: Mapping[str, pd.DataFrame]) -> None:
     "Raise if no user of a split is in training; warn if no item is."
     for split in events:
@@ -153,19 +160,24 @@ def settle_overlap(
             frame = settled[later]
             pairs = pd.MultiIndex.from_frame(settled[earlier][["user", "item"]])
             both = pd.MultiIndex.from_frame(frame[["user", "item"]]).isin(pairs)
-            if not both.any():
-                continue
-            row = int(both.argmax())
-            found = (f"{_at(frame, row)}: {both.sum()} pairs are both in {earlier!r} and in {later!r}, the first is "
-                     f"user {frame['user'].iloc[row]} with item {frame['item'].iloc[row]}")
-            if overlap == "error":
-                raise ValueError(f"{found}; splits may not overlap, overlap='drop' leaves them out of {later!r}")
-            if both.all():
-                raise ValueError(f"{found}; without them, {later!r} is empty")
-            warnings.warn(f"{found}; they are left out of {later!r}", stacklevel=3)
-            settled[later] = frame[~both]
-            settled[later].attrs = frame.attrs
+            if both.any():
+                settled[later] = _without_shared(frame, both, earlier, later, overlap)
     return {split: settled[split] for split in events}
+
+# %% ../../nbs/05_data/58_events.ipynb #1a72af4b
+def _without_shared(frame: pd.DataFrame, both: np.ndarray, earlier: str, later: str, overlap: str) -> pd.DataFrame:
+    "The events of the later split without those at the mask `both`; raises or warns as `settle_overlap` says."
+    row = int(both.argmax())
+    found = (f"{_at(frame, row)}: {both.sum()} pairs are both in {earlier!r} and in {later!r}, the first is "
+             f"user {frame['user'].iloc[row]} with item {frame['item'].iloc[row]}")
+    if overlap == "error":
+        raise ValueError(f"{found}; splits may not overlap, overlap='drop' leaves them out of {later!r}")
+    if both.all():
+        raise ValueError(f"{found}; without them, {later!r} is empty")
+    warnings.warn(f"{found}; they are left out of {later!r}", stacklevel=4)
+    left = frame[~both]
+    left.attrs = frame.attrs
+    return left
 
 # %% ../../nbs/05_data/58_events.ipynb #096e4d35
 def check_split_times(

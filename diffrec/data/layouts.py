@@ -51,7 +51,7 @@ def _atomic_files(folder: Path) -> dict[str, Path]:
                          "keep those of one")
     return {"train": whole[0]} if whole else {split: found[0] for split, found in parted.items() if found}
 
-
+# %% ../../nbs/05_data/65_layouts.ipynb #57e30f23
 def import_recbole(
     folder: str | Path,             # NAME.inter or NAME.train.inter and so on, and NAME.item if there are texts
     value: str | None = None,       # column of ratings; None: "rating" if it is there
@@ -68,12 +68,7 @@ def import_recbole(
     folder, events = Path(folder), {}
     paths = _atomic_files(folder)
     for split, path in paths.items():
-        frame = typed_names(str(path), read_frame(path))
-        chosen = [column or (usual if usual in frame else None)
-                  for column, usual in ((value, "rating"), (timestamp, "timestamp"))]
-        events[split] = clean_events(str(path), frame, user, item, *chosen, repeats, unit)
-        if like_at_least is not None:
-            events[split] = keep_likes(events[split], like_at_least)
+        events[split] = _atomic_events(path, user, item, value, timestamp, repeats, unit, like_at_least)
     stem = paths["train"].name.removesuffix(".inter").removesuffix(".train") if "train" in paths else ""
     texts, file = None, folder / f"{stem}.item"
     if file.is_file():
@@ -81,6 +76,16 @@ def import_recbole(
         paths["items"] = file
     facts = {"format": "RecBole", "repeats": repeats, "files": hashes(paths.values())}
     return dataset_from_events(name or folder.name, events, texts, facts, overlap)
+
+# %% ../../nbs/05_data/65_layouts.ipynb #9be3ef1f
+def _atomic_events(path: Path, user: str, item: str, value: str | None, timestamp: str | None, repeats: str,
+                   unit: str, like_at_least: float | None) -> pd.DataFrame:
+    "Events of one file; arguments as of `import_recbole`."
+    frame = typed_names(str(path), read_frame(path))
+    chosen = [column or (usual if usual in frame else None)
+              for column, usual in ((value, "rating"), (timestamp, "timestamp"))]
+    events = clean_events(str(path), frame, user, item, *chosen, repeats, unit)
+    return events if like_at_least is None else keep_likes(events, like_at_least)
 
 # %% ../../nbs/05_data/65_layouts.ipynb #bbc706d7
 def _user_lines(path: Path) -> pd.DataFrame:
@@ -103,7 +108,7 @@ def _user_lines(path: Path) -> pd.DataFrame:
             lines += [line] * len(own)
     return pd.DataFrame({"user": users, "item": items}, index=pd.Index(lines, name="line"), dtype="str")
 
-
+# %% ../../nbs/05_data/65_layouts.ipynb #051f5887
 def import_user_lines(
     folder: str | Path,       # train.txt, test.txt and perhaps valid.txt
     repeats: str = "error",   # an item twice in a line: "error", "first" or "last"
@@ -122,11 +127,21 @@ def import_user_lines(
     facts = {"format": "lines of users", "repeats": repeats, "files": hashes(paths.values())}
     return dataset_from_events(name or folder.name, events, source=facts, overlap=overlap)
 
-# %% ../../nbs/05_data/65_layouts.ipynb #d945a161
+# %% ../../nbs/05_data/65_layouts.ipynb #601fa471
 _BOOKS = {"BX-Book-Ratings.csv": ("BX-Books.csv", dict(separator=";", encoding="latin-1", escape="\\")),
           "Ratings.csv": ("Books.csv", {})}         # ratings -> books, format of both
 
 
+def _book_ratings(folder: Path) -> str:
+    "The name of the file of ratings; raises an error if there is none, or those of two releases."
+    found = [ratings for ratings in _BOOKS if (folder / ratings).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds none of {list(_BOOKS)}")
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds ratings of several releases: {found}; keep those of one")
+    return found[0]
+
+# %% ../../nbs/05_data/65_layouts.ipynb #d945a161
 def import_book_crossing(
     folder: str | Path,           # BX-Book-Ratings.csv or Ratings.csv, and the books if there are any
     with_unrated: bool = False,   # all rows as events without values; False: rated books only
@@ -135,12 +150,8 @@ def import_book_crossing(
 ) -> Dataset:                     # values 1 to 10 or none, one split; items have titles, authors and so on
     "Ratings of books; raises an error naming file, line and rule, or two releases."
     folder = Path(folder)
-    found = [ratings for ratings in _BOOKS if (folder / ratings).is_file()]
-    if not found:
-        raise FileNotFoundError(f"{folder} holds none of {list(_BOOKS)}")
-    if len(found) > 1:
-        raise ValueError(f"{folder} holds ratings of several releases: {found}; keep those of one")
-    path, (books, format) = folder / found[0], _BOOKS[found[0]]
+    ratings = _book_ratings(folder)
+    path, (books, format) = folder / ratings, _BOOKS[ratings]
     frame = read_frame(path, **format)
     check_columns(str(path), frame, ["User-ID", "ISBN", "Book-Rating"])
     scores = number_column(f"{path}, column 'Book-Rating'", frame["Book-Rating"], (0, 10))

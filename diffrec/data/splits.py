@@ -82,9 +82,7 @@ def split_temporal(
         return splits_by_label(events, _cut(*rank_in_group(events.users, events.timestamps, events.items), shares),
                                list(shares))
     if boundaries is None:
-        shares = shares_of(fractions)
-        at = np.floor(np.cumsum(list(shares.values()))[:-1] * len(events) + 1e-9).astype(int)
-        names, boundaries = list(shares), np.sort(events.timestamps)[np.minimum(at, len(events) - 1)]
+        names, boundaries = _moments(events, shares_of(fractions))
     else:
         names = ["train", *(["valid"] if len(boundaries) == 2 else []), "test"]
         if len(boundaries) not in (1, 2) or list(boundaries) != sorted(set(boundaries)):
@@ -92,6 +90,12 @@ def split_temporal(
     splits = splits_by_label(events, np.searchsorted(boundaries, events.timestamps, side="right"), names)
     warn_of_new_users(splits | {"train": splits[names[0]]}, events.name)
     return splits
+
+# %% ../../nbs/05_data/20_splits.ipynb #e47a9ea8
+def _moments(events: Interactions, shares: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
+    "Names of the splits, and the first moment of each but the first."
+    at = np.floor(np.cumsum(list(shares.values()))[:-1] * len(events) + 1e-9).astype(int)
+    return list(shares), np.sort(events.timestamps)[np.minimum(at, len(events) - 1)]
 
 # %% ../../nbs/05_data/20_splits.ipynb #2ffa2628
 def split_leave_one_out(

@@ -74,7 +74,7 @@ def text_lines(
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{where} is not a whole table: {error}") from error
 
-
+# %% ../../nbs/05_data/55_tables.ipynb #854c67e5
 def _undecodable(where: str, file: BinaryIO, encoding: str, error: UnicodeDecodeError) -> str:
     "What to say about the first line that is not in the encoding."
     file.seek(0)
@@ -97,11 +97,17 @@ def records(
     escape: str | None = None,  # a character before a quote inside quotes, where quotes are not doubled
 ) -> Iterator[tuple[int, list[str]]]:  # line from 1, cells
     "Cells of each line that is not empty; raises `ValueError` naming the line of a quote that is not closed."
-    if not quotes:
-        for number, line in enumerate(lines, 1):
-            if cells := line.rstrip("\r\n"):
-                yield number, cells.split(separator)
+    if quotes:
+        yield from _quoted_records(where, lines, separator, escape)
         return
+    for number, line in enumerate(lines, 1):
+        if cells := line.rstrip("\r\n"):
+            yield number, cells.split(separator)
+
+# %% ../../nbs/05_data/55_tables.ipynb #19b93353
+def _quoted_records(where: str, lines: Iterator[str], separator: str,
+                    escape: str | None) -> Iterator[tuple[int, list[str]]]:
+    "Records whose cells may be quoted; arguments as of `records`."
     first = next(lines, "")
     padded = f"{separator} " in first                # blanks behind separators, throughout
     rows = csv.reader(itertools.chain([first], lines), delimiter=separator, strict=True, skipinitialspace=padded,
@@ -136,7 +142,7 @@ def invisible(
     name = unicodedata.name(found[0], "control character")
     return f"{text!r} holds the invisible character U+{ord(found[0]):04X} ({name}); remove it"
 
-
+# %% ../../nbs/05_data/55_tables.ipynb #11c5617f
 def column_names(
     where: str,            # the file and line, for errors
     names: Sequence[str],  # as written
@@ -150,7 +156,7 @@ def column_names(
         raise ValueError(f"{where}: the header names the column {again!r} twice: {names}")
     return names
 
-
+# %% ../../nbs/05_data/55_tables.ipynb #3be49bb7
 def check_columns(
     where: str,              # the file, for the error
     frame: pd.DataFrame,     # rows as read
@@ -194,7 +200,7 @@ def read_cells(
             raise ValueError(f"{where} is not a whole table: it has no line")
         return _framed(where, rows, column_names(f"{where}, line {line}", header), "the header has", quotes)
 
-
+# %% ../../nbs/05_data/55_tables.ipynb #6e9e10c3
 def _framed(where: str, rows: Iterator, names: list[str], has: str, quotes: bool) -> pd.DataFrame:
     "Records under their names; columns without a name are left out."
     kept, pieces, lines, cells = [at for at, name in enumerate(names) if name], [], [], []
@@ -219,7 +225,7 @@ def _framed(where: str, rows: Iterator, names: list[str], has: str, quotes: bool
         _check_quotes(where, frame)
     return frame
 
-
+# %% ../../nbs/05_data/55_tables.ipynb #303c818c
 def _check_quotes(where: str, frame: pd.DataFrame) -> None:
     "Raise for a quote after a blank, which would stay in its cell."
     for column in frame:
@@ -244,9 +250,7 @@ def read_frame(
     if path.suffix.lower() == ".parquet":
         if (separator, encoding, names, quotes, escape) != (None,) * 5:
             raise ValueError(f"{path}: parquet has no separator, encoding, quotes or missing header; leave them out")
-        frame = read_table(path)
-        column_names(str(path), list(frame.columns))
-        return frame.set_axis(pd.RangeIndex(len(frame), name="row"), axis=0)
+        return _parquet_frame(path)
     tabs = {".tsv", ".tab", ".inter", ".item", ".user"} & {suffix.lower() for suffix in path.suffixes[-2:]}
     separator = separator if separator is not None else "\t" if tabs else ","
     with open(path, "rb") as raw:
@@ -256,3 +260,10 @@ def read_frame(
         raise ValueError(f"{path}, line {frame.index[0]}: the row repeats the names, so the file has a header; "
                          "leave `names` out")
     return frame
+
+# %% ../../nbs/05_data/55_tables.ipynb #d95bc447
+def _parquet_frame(path: Path) -> pd.DataFrame:
+    "Rows of a parquet file, numbered from 0."
+    frame = read_table(path)
+    column_names(str(path), list(frame.columns))
+    return frame.set_axis(pd.RangeIndex(len(frame), name="row"), axis=0)

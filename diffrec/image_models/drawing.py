@@ -103,16 +103,24 @@ def draw_into(
         bar.update(len(keys) - len(missing))
         for begin in range(0, len(missing), batch_size):
             part = missing[begin:begin + batch_size]
-            names, numbers = [str(users[row]) for row, _ in part], [number for _, number in part]
-            seeds = [picture_seed(seed, name, number) for name, number in zip(names, numbers)]
-            wanted = torch.stack([embeddings[row, number] for row, number in part])
-            pixels = _draw_rows(pipeline, wanted if prepare is None else prepare(wanted), seeds, settings, batch_size)
-            columns = {"embedding": wanted.float().tolist()}
-            if embed is not None:
-                columns["seen"] = embed(pixels).float().tolist()
-            store.add(names, numbers, seeds, pixels.numpy(), columns)
+            _draw_part(store, pipeline, embeddings, users, part, seed, settings, embed, prepare, batch_size)
             bar.update(len(part))
     return len(missing)
+
+# %% ../../nbs/60_image_models/42_drawing.ipynb #a63361ff
+def _draw_part(store: PictureStore, pipeline: Any, embeddings: Tensor, users: Sequence[str | int],
+               part: list[tuple[int, int]], seed: int, settings: DrawingSettings,
+               embed: Callable[[Tensor], Tensor] | None, prepare: Callable[[Tensor], Tensor] | None,
+               batch_size: int) -> None:
+    "Draw the pictures of some (row, number) and add them to the store; arguments as of `draw_into`."
+    names, numbers = [str(users[row]) for row, _ in part], [number for _, number in part]
+    seeds = [picture_seed(seed, name, number) for name, number in zip(names, numbers)]
+    wanted = torch.stack([embeddings[row, number] for row, number in part])
+    pixels = _draw_rows(pipeline, wanted if prepare is None else prepare(wanted), seeds, settings, batch_size)
+    columns = {"embedding": wanted.float().tolist()}
+    if embed is not None:
+        columns["seen"] = embed(pixels).float().tolist()
+    store.add(names, numbers, seeds, pixels.numpy(), columns)
 
 # %% ../../nbs/60_image_models/42_drawing.ipynb #bb94f223
 def store_recipe(

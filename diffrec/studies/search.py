@@ -62,10 +62,7 @@ def search(
         raise ValueError(f"sampler must be 'grid', or 'tpe' with n_trials; got {sampler!r} with n_trials={n_trials}")
     choices = {key: [json.dumps(value) for value in values] for key, values in space.items()}
     study = optuna.create_study(storage=_journal(storage), study_name=name, load_if_exists=True)
-    known = len(study.get_trials(deepcopy=False))
-    is_new = not known and not worker
-    own_seed = seed if is_new else int(rng_for(seed, f"search, worker {worker}, trial {known}").integers(2**31))
-    study.sampler = (optuna.samplers.TPESampler(seed=own_seed) if sampler == "tpe"
+    study.sampler = (optuna.samplers.TPESampler(seed=_own_seed(study, seed, worker)) if sampler == "tpe"
                      else optuna.samplers.GridSampler(choices, seed=seed))
     total = n_trials if sampler == "tpe" else min(n_trials or len_of(space), len_of(space))
     if len(_finished(study)) < total:
@@ -74,7 +71,14 @@ def search(
                        callbacks=[optuna.study.MaxTrialsCallback(total, states)])
     return _found(study, list(space))
 
-# %% ../../nbs/35_studies/35_search.ipynb #a0f21a5b
+# %% ../../nbs/35_studies/35_search.ipynb #eda0569e
+def _own_seed(study: optuna.Study, seed: int, worker: int) -> int:
+    "The seed of a process: `seed` itself for the first one of a new search."
+    known = len(study.get_trials(deepcopy=False))
+    is_new = not known and not worker
+    return seed if is_new else int(rng_for(seed, f"search, worker {worker}, trial {known}").integers(2**31))
+
+
 def _journal(storage: str | Path | None) -> BaseStorage | None:
     "The storage of a file."
     return None if storage is None else JournalStorage(JournalFileBackend(str(storage)))

@@ -73,18 +73,22 @@ class Prompt:
 
 # %% ../../nbs/75_language/10_prompts.ipynb #00000009
 def film_prompt(
-    user: str = "",    # where the user's vector goes, e.g. " {user}"
-    item: str = "",    # where the item's vector goes
+    vectors: bool = False,   # with places for the vectors of user and item
+    short: bool = False,     # a question of a few tokens, explained once at the start
 ) -> Prompt:
     "A question about a film after the films that the user liked."
-    about_user, about_item = ("user",) if user else (), ("item",) if item else ()
-    return Prompt(Template(f"Films that the user{user} liked, oldest first:", about_user),
-                  Template("\n{title}", ("title",)), Template("\nnone"),
-                  Template("\nWill the user like {title}" + item + "? Answer Yes or No.", ("title", *about_item)))
+    user, item = (" {user}", " {item}") if vectors else ("", "")
+    about_user, about_item = (("user",), ("item",)) if vectors else ((), ())
+    start = f"Films that the user{user} liked, oldest first:"
+    question = f"Will the user like {{title}}{item}? Answer Yes or No."
+    if short:
+        start = f"Films that the user{user} liked, oldest first, and one more: will the user like it? Yes or No."
+        question = f"> {{title}}{item}"
+    return Prompt(Template(start, about_user), Template("\n{title}", ("title",)), Template("\nnone"),
+                  Template(f"\n{question}", ("title", *about_item)))
 
 
-FILM_PROMPT = film_prompt()
-COLLM_PROMPT = film_prompt(" {user}", " {item}")
+FILM_PROMPT, COLLM_PROMPT = film_prompt(), film_prompt(vectors=True)
 
 # %% ../../nbs/75_language/10_prompts.ipynb #0000000c
 CUE = "\nAnswer:"

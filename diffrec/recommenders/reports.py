@@ -44,8 +44,8 @@ def public_steps(
     part, runs = ("ranking", BY_LISTS) if by_lists else ("rating", BY_LABELS)
     preset = ("toy-ranking" if by_lists else "toy-ratings") if quick else dataset
     data = f"{folder}/data" if by_lists or not quick else f"{folder}/data/ratings"
-    steps = study_steps(runs, preset, prepared, data, f"{folder}/{part}", dataset)
     out = f"{folder}/reports/{dataset}" if quick else f"outputs/reports/{dataset}"
+    steps = study_steps(runs, preset, prepared, data, f"{folder}/{part}", dataset, f"{out}/trials")
     return [prepared, *steps, _report_step(dataset, folder, out, steps[-1:])]
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #0a1177e2

@@ -68,8 +68,6 @@ def study_steps(
     "Train the models of a preset and evaluate them."
     shared, (train, evaluate) = {"preset": preset, "data": data, "out": out, "trials": trials}, runs
     trained = Step(train, f"{out}/{train}.ipynb", {**shared, "n_workers": 1}, (prepared.output,))
-    if evaluate == "41_evaluate_rating":
-        shared = {name: shared[name] for name in ("preset", "data", "out")}
     family = {"family": "graph_diffusion"} if train == "21_train_graphs" else {}
     parameters = {**shared, **family, "report": report}
     return [trained, Step(evaluate, f"{out}/{evaluate}.ipynb", parameters, (trained.output,))]

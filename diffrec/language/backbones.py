@@ -32,7 +32,7 @@ class Backbone(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
 
-
+# %% ../../nbs/75_language/12_backbones.ipynb #07
 def with_padding(
     tokenizer: PreTrainedTokenizerBase,   # changed in place
     name: Any,                            # of the backbone, for warning and error
@@ -47,7 +47,7 @@ def with_padding(
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
-# %% ../../nbs/75_language/12_backbones.ipynb #07
+# %% ../../nbs/75_language/12_backbones.ipynb #09
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
                  "'<|im_end|>\n' }}{% endfor %}"
@@ -75,7 +75,7 @@ def train_tokenizer(
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
-# %% ../../nbs/75_language/12_backbones.ipynb #09
+# %% ../../nbs/75_language/12_backbones.ipynb #11
 def make_tiny_backbone(
     texts: Iterable[str],           # that the tokenizer learns from
     vocabulary_size: int = 1_000,   # at most
@@ -100,7 +100,7 @@ def make_tiny_backbone(
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
     return Backbone(tokenizer, model.eval())
 
-# %% ../../nbs/75_language/12_backbones.ipynb #12
+# %% ../../nbs/75_language/12_backbones.ipynb #14
 def check_model_folder(
     folder: str | Path,
 ) -> Mapping[str, Any]:    # the card; empty if the folder has none
@@ -127,7 +127,7 @@ def check_model_folder(
                          + (f"; {pickles[0]} is a pickle, and pickles are never loaded" if pickles else ""))
     return card
 
-# %% ../../nbs/75_language/12_backbones.ipynb #14
+# %% ../../nbs/75_language/12_backbones.ipynb #16
 def save_backbone(
     folder: str | Path,          # a backbone there is replaced
     backbone: Backbone,
@@ -141,7 +141,7 @@ def save_backbone(
         write_files_card(building, dict(about))
     return Path(folder)
 
-# %% ../../nbs/75_language/12_backbones.ipynb #17
+# %% ../../nbs/75_language/12_backbones.ipynb #19
 def check_loaded(
     folder: str | Path,                   # for the error
     info: Mapping[str, Any],              # of transformers' `output_loading_info=True`
@@ -153,7 +153,7 @@ def check_loaded(
         raise ValueError(f"{folder} lacks {len(missing)} weights of its architecture, the first is {missing[0]!r}: its "
                          "config.json and its weights do not belong together, or the file is not whole")
 
-# %% ../../nbs/75_language/12_backbones.ipynb #20
+# %% ../../nbs/75_language/12_backbones.ipynb #22
 def plain_model(
     model: PreTrainedModel,    # whose weights were computed from quantised ones
 ) -> PreTrainedModel:          # in evaluation mode, can be saved
@@ -166,7 +166,7 @@ def plain_model(
     plain.generation_config = model.generation_config
     return plain.eval()
 
-
+# %% ../../nbs/75_language/12_backbones.ipynb #24
 def converted_folder(
     folder: Path,
     card: Mapping[str, Any],   # of the folder, from `check_model_folder`
@@ -174,7 +174,7 @@ def converted_folder(
     "Where the converted form of a GGUF belongs."
     return inside(folder.absolute().parent, card.get("converted", f"{folder.name}-converted"), "converted folder")
 
-
+# %% ../../nbs/75_language/12_backbones.ipynb #26
 def convert_gguf(
     folder: str | Path,     # its card names a GGUF file
 ) -> Path:                  # the folder of the converted model
@@ -198,7 +198,7 @@ def convert_gguf(
     about["gguf_sha256"] = sha256
     return save_backbone(target, Backbone(tokenizer, plain_model(model)), about, wait=600.)
 
-# %% ../../nbs/75_language/12_backbones.ipynb #22
+# %% ../../nbs/75_language/12_backbones.ipynb #28
 def four_bit_settings(
     dtype: torch.dtype,         # in which products are computed
     device: torch.device,
@@ -211,7 +211,7 @@ def four_bit_settings(
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                               bnb_4bit_compute_dtype=dtype)
 
-
+# %% ../../nbs/75_language/12_backbones.ipynb #30
 def load_backbone(
     folder: str | Path,                                   # in transformers' layout, or with a card that names a GGUF
     dtype: Literal["float32", "bfloat16"] = "float32",    # of the weights
@@ -235,7 +235,7 @@ def load_backbone(
         model.config.pad_token_id = tokenizer.pad_token_id
     return Backbone(tokenizer, model.eval() if four_bit else model.to(place).eval())
 
-# %% ../../nbs/75_language/12_backbones.ipynb #34
+# %% ../../nbs/75_language/12_backbones.ipynb #42
 def _pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     "Tokens as text."
     return [tokenizer.decode([token]) for token in ids]

@@ -77,7 +77,7 @@ def check_pooling(
         raise ValueError(f"{folder / '1_Pooling' / 'config.json'} asks for {modes}; the mean over tokens can be "
                          "computed")
 
-
+# %% ../../nbs/75_language/14_sentence_encoder.ipynb #12
 def load_sentence_encoder(
     folder: str | Path,      # in the layout of sentence-transformers
     device: str = "cpu",     # see `choose_device`
@@ -94,7 +94,7 @@ def load_sentence_encoder(
     longest = read_json(folder / "sentence_bert_config.json")["max_seq_length"]
     return SentenceEncoder(tokenizer, model.to(place).eval(), min(longest, model.config.max_position_embeddings))
 
-# %% ../../nbs/75_language/14_sentence_encoder.ipynb #12
+# %% ../../nbs/75_language/14_sentence_encoder.ipynb #14
 @torch.no_grad()
 def encode_sentences(
     encoder: SentenceEncoder,
@@ -120,7 +120,7 @@ def encode_sentences(
         found[rows] = pooled(states, inputs["attention_mask"]).float().cpu()
     return found
 
-# %% ../../nbs/75_language/14_sentence_encoder.ipynb #14
+# %% ../../nbs/75_language/14_sentence_encoder.ipynb #16
 def write_tiny_sentence_encoder(
     folder: str | Path,         # gets the files; an encoder there is replaced
     texts: Iterable[str],       # whose words are the vocabulary

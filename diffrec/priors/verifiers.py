@@ -242,7 +242,7 @@ def truth_accuracy(
     accuracy = truth.classifier.accuracy(comparison.embeddings.numpy(), comparison.world.items.attributes)
     return pd.Series(accuracy, name="predicted right").to_frame().T
 
-
+# %% ../../nbs/70_priors/75_verifiers.ipynb #19efe5ad
 @dataclass(frozen=True, eq=False)
 class Evaluators:
     "The evaluator that decides in a report, and the one from test ratings."
@@ -261,7 +261,7 @@ class Evaluators:
         by = "utility by the evaluator" if self.decides is self.learned else "true utility"
         return f"{by}, standard deviations"
 
-# %% ../../nbs/70_priors/75_verifiers.ipynb #8afba0d3
+
 def open_evaluators(
     comparison: Comparison,
     settings: Mapping[str, Any],            # fields of `NCF`
@@ -272,7 +272,7 @@ def open_evaluators(
     learned, verifier = ratings_evaluator(comparison.ratings.splits, comparison.embeddings, settings, device=device)
     return Evaluators(truth or learned, learned, verifier)
 
-
+# %% ../../nbs/70_priors/75_verifiers.ipynb #b3538f12
 def evaluator_record(
     evaluators: Evaluators,
     study: PriorEvaluation,

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from diffrec.core import hashes
-from diffrec.core.artifacts import (
-    done_once, is_done, made_of, read_json, read_table, read_weights, result_rows, write_json, write_table,
-    write_weights)
+from diffrec.core.artifacts import read_json, read_table, read_weights, result_rows, write_json, write_table, write_weights
 from diffrec.core.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from diffrec.core.done import done_once, is_done, made_of
 from diffrec.core.folders import read_folder
-from diffrec.data.interactions import Dataset, Interactions, read_dataset, save_dataset
+from diffrec.data.dataset_files import read_dataset, save_dataset
+from diffrec.data.interactions import Dataset, Interactions
 from diffrec.diffusion.whitening import Whitening
 from diffrec.image_models.embedding_tables import fit_whitening, open_table, stored_whitening
 from diffrec.image_models.encoders import encode_table

@@ -31,8 +31,8 @@ from diffrec.core.arrays import create_memmap, read_array, write_array
 from diffrec.core.artifacts import (
     file_sha256, read_rows, read_table, write_json, write_rows, write_table, write_weights)
 from diffrec.core.pickles import load_pickle
+from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.importers import import_diffmm, import_table
-from diffrec.data.interactions import read_dataset, save_dataset
 from diffrec.data.reviews import import_amazon_reviews, import_movielens
 from diffrec.image_models.encoders import open_picture
 from diffrec.image_models.picture_store import read_picture

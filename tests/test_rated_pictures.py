@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffrec.data.interactions import save_dataset
+from diffrec.data.dataset_files import save_dataset
 from diffrec.data.ratings import likes
 from diffrec.data.reviews import import_flickr_aes, import_rated_pictures
 from diffrec.image_models.zoo import zoo

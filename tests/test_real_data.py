@@ -8,7 +8,8 @@ import pytest
 
 from diffrec.core.paths import Paths
 from diffrec.core.pickles import load_pickle
-from diffrec.data.interactions import Dataset, read_dataset, save_dataset
+from diffrec.data.dataset_files import read_dataset, save_dataset
+from diffrec.data.interactions import Dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
 from diffrec.graph_diffusion.presets import FORMS

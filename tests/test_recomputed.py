@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from diffrec.core.artifacts import read_rows, read_table
 from diffrec.core.paths import Paths
 from diffrec.core.seeds import rng_for
-from diffrec.data.interactions import save_dataset
+from diffrec.data.dataset_files import save_dataset
 from diffrec.data.sources import SOURCES, open_dataset
 from diffrec.evaluation.inference import FEW_USERS, bootstrap, holm, percentile_interval, seed_weights
 from diffrec.evaluation.summary import summarise_ranking

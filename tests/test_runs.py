@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from diffrec.app.cli import find_report
 from diffrec.core.artifacts import read_json, read_rows
 from diffrec.core.folders import claim_folder
-from diffrec.data.interactions import read_dataset, save_dataset
+from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
-from diffrec.world.files import load_images
 from diffrec.priors.files import load_prior
-from diffrec.app.cli import find_report
-from diffrec.studies.pipeline import Step, make_report, run_step, run_steps
+from diffrec.studies.pipeline import make_report, run_step, run_steps
+from diffrec.studies.steps import Step
+from diffrec.world.files import load_images
 
 root = Path(__file__).parent.parent
 WORLD = find_report("world")

@@ -18,8 +18,8 @@ from .recommender import fit_recommender
 from ..core.paths import Paths
 from ..core.seeds import rng_for
 from ..core.settings import Natural, check_call, checked, unknown_name
+from ..data.dataset_files import read_dataset
 from ..data.interactions import Dataset
-from ..data.interactions import read_dataset
 from ..data.splits import split_ratio, split_temporal
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def evaluate(
     "Recall, NDCG and precision at k of a split; AUC and UAUC where there are labels."
     return _ask(model, "evaluate", "a recommender")(split, k)
 
-
+# %% ../../nbs/90_app/20_api.ipynb #7a8168e5
 def draw(
     model: "PriorModel",          # from `train(data, "prior")`
     users: Sequence[str | int],   # ids

@@ -20,7 +20,8 @@ from .recommender import rows_of_ids
 from ..core.folders import claim_folder
 from ..core.paths import Paths
 from ..core.settings import Count, Natural, check_call
-from ..data.interactions import Dataset, save_dataset
+from ..data.dataset_files import save_dataset
+from ..data.interactions import Dataset
 from ..data.ratings import RatedPictures
 from ..diffusion.guidance import Guidance
 from ..image_models.drawing import picture_seed

@@ -20,7 +20,8 @@ from ..core.contracts import ScoringModel
 from ..core.folders import claim_folder
 from ..core.paths import Paths
 from ..core.settings import Count, Natural, check_call, checked, unknown_name
-from ..data.interactions import Dataset, fingerprint, is_explicit, read_dataset, save_dataset
+from ..data.dataset_files import read_dataset, save_dataset
+from ..data.interactions import Dataset, fingerprint, is_explicit
 from ..evaluation.ranking import top_k
 from ..recommenders.recipes import RecommenderRecipe
 from ..recommenders.training import RECOMMENDERS, load_trained

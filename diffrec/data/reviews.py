@@ -128,7 +128,7 @@ def read_jsonl(
     if rows:
         yield _piece(rows, [*required, *optional], number)
 
-
+# %% ../../nbs/05_data/70_reviews.ipynb #fe21d523
 def _object(path: Path, number: int, line: bytes) -> dict:
     "The object of a line; its numbers have no more digits, and its lists no more depth, than Python reads."
     try:
@@ -278,16 +278,22 @@ def import_rated_pictures(
     path, folder = Path(path), Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; it must hold the pictures that {path} names")
-    frame = read_frame(path, **format)
-    events = clean_events(str(path), frame, user, picture, rating, repeats=repeats)
-    where = f"{path}, column {rating!r}"
-    single = pd.Series(number_column(where, frame[rating]), frame.index)
-    ratings_from_1_to_5(where, single, scale)                                            # all rows, before any mean
-    events["value"] = ratings_from_1_to_5(where, events["value"], scale)
-    events["item"] = events["item"].astype(str)
+    events = _rated_events(str(path), read_frame(path, **format), user, picture, rating, scale, repeats)
     check_picture_names(f"{path}, column {picture!r}", events["item"], folder)
     files = events["item"].drop_duplicates()
     source = {"format": "rated pictures", "repeats": repeats, "scale": [float(bound) for bound in scale],
               "files": {path.name: file_sha256(path)}}
     texts = pd.DataFrame({"id": files, "image": files})
     return dataset_from_events(name or path.stem, {"train": events}, texts, source)
+
+# %% ../../nbs/05_data/70_reviews.ipynb #6ecb7769
+def _rated_events(where: str, frame: pd.DataFrame, user: str, picture: str, rating: str, scale: tuple[float, float],
+                  repeats: str) -> pd.DataFrame:
+    "Events of a table of ratings, from 1 to 5; arguments as of `import_rated_pictures`."
+    events = clean_events(where, frame, user, picture, rating, repeats=repeats)
+    column = f"{where}, column {rating!r}"
+    single = pd.Series(number_column(column, frame[rating]), frame.index)
+    ratings_from_1_to_5(column, single, scale)                                           # all rows, before any mean
+    events["value"] = ratings_from_1_to_5(column, events["value"], scale)
+    events["item"] = events["item"].astype(str)
+    return events

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from ..core.artifacts import file_sha256
 from ..core.paths import Paths
+from .dataset_files import read_dataset
 from .importers import import_diffmm, import_ml1m_ood
-from .interactions import Dataset, read_dataset
+from .interactions import Dataset
 
 # %% ../../nbs/05_data/80_sources.ipynb #f331a12b
 @dataclass(frozen=True)

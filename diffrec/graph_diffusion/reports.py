@@ -12,7 +12,8 @@ from .presets import FORMS, PRESETS
 from ..recommenders.presets import RecommenderStudy
 from ..recommenders.steps import (
     BY_LISTS, ON_GRAPHS, TIKTOK_FILES, dataset_step, preset_data, study_steps, world_step)
-from ..studies.pipeline import Report, RunCommand, Step, System
+from ..studies.pipeline import Report, RunCommand, System
+from ..studies.steps import Step
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #6370d3ec
 def graph_steps(

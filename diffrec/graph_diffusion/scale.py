@@ -16,8 +16,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ..core.artifacts import Measure, result_rows
+from ..core.artifacts import result_rows
 from ..core.memory import peak_mib
+from ..core.run_records import Measure
 from ..core.seeds import rng_for
 from ..data.batches import TripletBatches
 from ..data.interactions import Dataset, Interactions, liked

@@ -7,7 +7,8 @@ __all__ = ['IMAGE_SYSTEM', 'zoo_steps']
 
 # %% ../../nbs/60_image_models/90_reports.ipynb #58298f75
 from .presets import PRESETS, ImageModelStudy
-from ..studies.pipeline import Report, RunCommand, Step, System
+from ..studies.pipeline import Report, RunCommand, System
+from ..studies.steps import Step
 
 # %% ../../nbs/60_image_models/90_reports.ipynb #47bf9c56
 def zoo_steps(

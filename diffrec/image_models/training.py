@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 # %% ../../nbs/60_image_models/65_training.ipynb #a25b69c8
-from ..core.artifacts import Measure
+from ..core.run_records import Measure
 from ..core.seeds import fixed_seed, generator_for, rng_for
 from diffrec.image_models.attribute_classifier import (
     AttributeClassifier, ClassifierConfig, LabelledPictures, load_classifier, save_classifier,
@@ -38,10 +38,10 @@ from diffrec.image_models.evaluation import (
 )
 from .parts import part_hash, train_part, write_part
 from .recipes import AutoencoderRecipe, ClipRecipe, DrawingRecipe, ImageModelRecipe
-from .sd3 import DrawingBatch, FlowLearner, sd3_pipeline, tiny_transformer
 from diffrec.image_models.sd15 import (
     AdapterBatch, AdapterLearner, adapter_of, fresh_adapter, sd15_pipeline, tiny_unet, write_adapter,
 )
+from .sd3 import DrawingBatch, FlowLearner, sd3_pipeline, tiny_transformer
 from .zoo import CLASSIFIER_FILE
 from ..world.captions import fill_wordings
 from ..world.picture_bank import WORDINGS, draw_captions, family_rows, make_bank, shuffled_rows

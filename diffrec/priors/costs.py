@@ -23,7 +23,8 @@ from scipy.special import expit
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core.artifacts import Measure, result_rows
+from ..core.artifacts import result_rows
+from ..core.run_records import Measure
 from ..core.seeds import fixed_seed, generator_for, rng_for
 from ..data.interactions import Interactions
 from ..data.ratings import RatedBatches, RatedPictures, likes

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ..core.artifacts import made_of, read_weights, write_weights
+from ..core.artifacts import read_weights, write_weights
+from ..core.done import made_of
 from ..diffusion.whitening import Whitening
 from .histories import NULL_LABEL
 from .prior import DiffusionPrior, PriorConfig

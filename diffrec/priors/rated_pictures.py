@@ -21,10 +21,11 @@ from ..core.folders import claim_folder, folder_kind, read_folder
 from ..core.locks import one_writer
 from ..core.names import inside
 from ..core.seeds import rng_for
-from ..data.tables import read_frame
-from ..data.interactions import Dataset, Interactions, fingerprint, read_dataset, save_dataset
+from ..data.dataset_files import read_dataset, save_dataset
+from ..data.interactions import Dataset, Interactions, fingerprint
 from ..data.ratings import draw_epoch_rows, joined, keep_users_with_likes, split_by_pictures, split_published
 from ..data.reviews import import_flickr_aes, import_rated_pictures
+from ..data.tables import read_frame
 from ..image_models.embedding_tables import open_table
 from ..image_models.encoders import encode_table, open_picture
 from ..image_models.zoo import Encoder
@@ -150,7 +151,7 @@ class PriorData(NamedTuple):
     sources: Mapping[str, str]           # hashes of ratings and encoder, and the split
     ratings: Dataset | None = None       # the data set of the splits, with ids
 
-
+# %% ../../nbs/70_priors/52_rated_pictures.ipynb #e7516918
 _PREPARED = "prepared for priors"   # entry of the source of the ratings: what they and the embeddings were made from
 
 
@@ -170,7 +171,7 @@ def open_prior_data(
     embeddings = torch.tensor(np.asarray(table.embeddings, np.float32))
     return PriorData(ratings.splits, embeddings, noted["sources"], ratings)
 
-
+# %% ../../nbs/70_priors/52_rated_pictures.ipynb #ec40c709
 def prepare_prior_data(
     folder: str | Path,     # where it is written: a folder of its own, or that of a run
     source: RatedSource,

@@ -13,7 +13,8 @@ from typing import Any
 
 from .presets import PRESETS, PriorEvaluation, PriorTraining, prior_study
 from ..recommenders.steps import world_step
-from ..studies.pipeline import Report, RunCommand, Step, System
+from ..studies.pipeline import Report, RunCommand, System
+from ..studies.steps import Step
 
 # %% ../../nbs/70_priors/90_reports.ipynb #4a67fab5
 def train_step(
@@ -142,7 +143,7 @@ def _check(study: Any) -> None:
         for variant in study.variants.values():
             with_changes(Guidance(), variant)
 
-
+# %% ../../nbs/70_priors/90_reports.ipynb #781e39b4
 PRIOR_SYSTEM = System(
     "priors", "diffusion priors of picture embeddings, the published REBECA prior, controls, verifiers", PRESETS,
     _REPORTS, RunCommand("23_train_prior", ("data", "pictures", "out", "device", "n_workers")), _evaluation,

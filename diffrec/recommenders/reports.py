@@ -11,7 +11,8 @@ from functools import partial
 from .presets import PRESETS, RecommenderStudy
 from .steps import (
     BY_LABELS, BY_LISTS, ML_1M_FILES, TIKTOK_FILES, dataset_step, preset_data, study_steps, world_step)
-from ..studies.pipeline import Report, RunCommand, Step, System
+from ..studies.pipeline import Report, RunCommand, System
+from ..studies.steps import Step
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #8d7df079
 def _report_step(name: str, folder: str, out: str, steps: list[Step]) -> Step:

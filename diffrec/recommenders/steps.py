@@ -8,7 +8,7 @@ __all__ = ['PUBLIC', 'WORLDS', 'BY_LISTS', 'BY_LABELS', 'ON_GRAPHS', 'TIKTOK_FIL
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #b3807ea0
 from .presets import RecommenderStudy
-from ..studies.pipeline import Step
+from ..studies.steps import Step
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #4f1e9875
 def world_step(

@@ -18,9 +18,11 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core.artifacts import Measure, read_json, result_rows, run_record, write_json, write_rows, write_table
+from ..core.artifacts import read_json, result_rows, write_json, write_rows, write_table
+from ..core.run_records import Measure, run_record
 from ..core.seeds import rng_for
-from ..data.interactions import Dataset, as_likes, fingerprint, is_explicit, read_dataset, save_dataset
+from ..data.dataset_files import read_dataset, save_dataset
+from ..data.interactions import Dataset, as_likes, fingerprint, is_explicit
 from ..evaluation.protocol import evaluate_ranking, evaluate_rating
 from ..evaluation.summary import one_family, share_of_ceiling, summarise_ranking, summarise_rating
 from .presets import RecommenderStudy

@@ -24,8 +24,9 @@ from ..core.artifacts import read_weights, weights_config, write_weights
 from ..core.contracts import ScoringModel
 from ..core.seeds import fixed_seed
 from ..data.batches import LabelledBatches, TripletBatches
+from ..data.dataset_files import read_dataset
 from ..data.graphs import bipartite_adjacency, item_similarity, knn_graph
-from ..data.interactions import Dataset, fingerprint, is_explicit, read_dataset
+from ..data.interactions import Dataset, fingerprint, is_explicit
 from ..evaluation.protocol import evaluate_lists, evaluated_users, seen_matrix
 from ..evaluation.ranking import coverage_at_k, mean_over_users, recall_at_k, top_k
 from ..evaluation.rating import auc
@@ -208,7 +209,7 @@ def _check_owner(path: Path, config: Mapping[str, Any], selection: str) -> None:
         raise ValueError(f"{path} holds the weights of {found}; its folder is the training of {wanted}, and their "
                          f"{differing[0]} differs: train the model again")
 
-
+# %% ../../nbs/40_recommenders/55_training.ipynb #0f255668
 def _family_of(path: Path) -> Family:
     "The family that weights name; raises `ValueError` naming the file if there is none. `Family.load` checks the file."
     home = weights_config(path).get("family")

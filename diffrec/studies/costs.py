@@ -25,7 +25,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from ..core.artifacts import Measure, result_rows
+from ..core.artifacts import result_rows
+from ..core.run_records import Measure
 from ..core.seeds import generator_for, rng_for
 from ..evaluation.ranking import top_k
 from ..evaluation.rows import pick_rows

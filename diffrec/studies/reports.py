@@ -28,7 +28,7 @@ ROWS = "rows_sha256"     # entry of config.json: hash of the rows that it is the
 def write_report(
     folder: str | Path,                   # outputs/reports/NAME
     rows: pd.DataFrame | Iterable[dict],  # result rows whose `run` is NAME
-    record: Mapping[str, Any],            # from `diffrec.core.artifacts.run_record`
+    record: Mapping[str, Any],            # from `diffrec.core.run_records.run_record`
 ) -> Path:                                # the folder
     "Write results.parquet and config.json of a report; raises an error for a folder that is not a run's."
     folder, rows = Path(folder), result_rows(rows)
@@ -106,6 +106,8 @@ _TEMPLATE = """{%- extends 'basic/index.html.j2' -%}
 {% endif %}{% endblock input_group %}
 {% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}{% block empty_in_prompt %}{% endblock %}
 """
+
+# %% ../../nbs/35_studies/60_reports.ipynb #27eaeeb4
 _STYLE = """
 body { max-width: 62rem; margin: 2rem auto 6rem; padding: 0 1.2rem; color: #222; background: #fff;
        font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }

@@ -20,7 +20,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..core.artifacts import done_once, made_of, parse_json, read_arrow, read_table, write_table
+from ..core.artifacts import parse_json, read_arrow, read_table, write_table
+from ..core.done import done_once, made_of
 from ..core.folders import claim_folder
 from .provenance import record_agrees, record_of, source_hash
 from .recipe import Family, Recipe, made_from
@@ -86,7 +87,7 @@ def _opened(path: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
                          "training it is named for: put it back in its place")
     return header, table.to_pandas()
 
-
+# %% ../../nbs/35_studies/30_trials.ipynb #b477a77c
 def read_trial(
     path: str | Path,      # written by `write_trial`
 ) -> Trial:

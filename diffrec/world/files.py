@@ -21,7 +21,7 @@ from ..core.arrays import create_memmap, read_array, write_array
 from ..core.artifacts import naming_full_disk, read_json, read_weights, write_table, write_weights
 from ..core.folders import read_folder, whole_folder
 from ..core.hashes import check_once
-from ..data.interactions import write_card
+from ..data.dataset_files import write_card
 from .population import Items, Users, WorldConfig
 from .world import (BLOCK, WINDOWS, World, event_blocks, rating_blocks, world_features, world_source,
                                  world_tables)
@@ -74,6 +74,31 @@ def world_from_truth(
     return World(WorldConfig(**config), Items(**part("items.")), Users(**part("users.")),
                  tensors["cut_points"].numpy())
 
+# %% ../../nbs/10_world/60_files.ipynb #bd7e954d
+def _write_dataset(folder: Path, world: World, name: str, blocks: Iterator[dict[str, pd.DataFrame]],
+                   users: pd.DataFrame, items: pd.DataFrame, features: dict[str, np.ndarray]) -> None:
+    "One data set in the format of `diffrec.data.dataset_files`."
+    (folder / "features").mkdir(parents=True)
+    counts = write_blocks(folder, blocks, -(-len(users) // BLOCK), name)
+    empty = [split for split, count in counts.items() if not count]
+    if empty:
+        raise ValueError(f"{name}: no event fell into {empty}; the world is too small or has too few events")
+    write_table(folder / "users.parquet", users)
+    write_table(folder / "items.parquet", items)
+    for feature, array in features.items():
+        write_array(folder / "features" / f"{feature}.npy", array)
+    write_card(folder, name, len(users), len(items), counts, world_source(world))
+
+# %% ../../nbs/10_world/60_files.ipynb #2910d37c
+def _write_images(world: World, path: Path, chunk: int = 512) -> np.memmap:
+    "Draw all items into a memory-mapped npy file."
+    size, count = world.config.image_size, world.config.n_items
+    images = create_memmap(path, (count, size, size, 3), np.uint8)
+    for start in tqdm(range(0, count, chunk), desc="drawing items", disable=None):
+        images[start:start + chunk] = world.render(np.arange(start, min(start + chunk, count)), size)
+    images.flush()
+    return images
+
 # %% ../../nbs/10_world/60_files.ipynb #7b5152b1
 def save_world(
     world: World,         # of any size
@@ -89,31 +114,6 @@ def save_world(
                        users, items, features)
         _write_dataset(building, world, f"world-{world.config.name}", event_blocks(world), users, items, features)
     return Path(folder)
-
-# %% ../../nbs/10_world/60_files.ipynb #bd7e954d
-def _write_dataset(folder: Path, world: World, name: str, blocks: Iterator[dict[str, pd.DataFrame]],
-                   users: pd.DataFrame, items: pd.DataFrame, features: dict[str, np.ndarray]) -> None:
-    "One data set in the format of `diffrec.data.interactions`."
-    (folder / "features").mkdir(parents=True)
-    counts = write_blocks(folder, blocks, -(-len(users) // BLOCK), name)
-    empty = [split for split, count in counts.items() if not count]
-    if empty:
-        raise ValueError(f"{name}: no event fell into {empty}; the world is too small or has too few events")
-    write_table(folder / "users.parquet", users)
-    write_table(folder / "items.parquet", items)
-    for feature, array in features.items():
-        write_array(folder / "features" / f"{feature}.npy", array)
-    write_card(folder, name, len(users), len(items), counts, world_source(world))
-
-
-def _write_images(world: World, path: Path, chunk: int = 512) -> np.memmap:
-    "Draw all items into a memory-mapped npy file."
-    size, count = world.config.image_size, world.config.n_items
-    images = create_memmap(path, (count, size, size, 3), np.uint8)
-    for start in tqdm(range(0, count, chunk), desc="drawing items", disable=None):
-        images[start:start + chunk] = world.render(np.arange(start, min(start + chunk, count)), size)
-    images.flush()
-    return images
 
 # %% ../../nbs/10_world/60_files.ipynb #d2336a04
 def _hash_on_card(folder: Path, name: str, what: str) -> str:

@@ -96,6 +96,20 @@ def test_a_changed_byte_of_the_data_is_drawn_again(report: Path, project: Path):
     assert run_steps(steps, project) == [False] * len(steps)
 
 
+@pytest.mark.xdist_group("run_labels")
+def test_a_report_is_made_again_from_the_trials_that_it_keeps(project: Path):
+    steps = find_report("ml-1m").steps(True)
+    run_steps(steps, project, progress=False)
+    report = project / "outputs/ml-1m-quick/reports/ml-1m"
+    rows, kept = read_rows(report / "results.parquet"), {path.name: path.read_bytes() for path in (report / "trials").iterdir()}
+    assert {f"{model}-seed-0.parquet" for model in rows["model"]} - {"oracle-seed-0.parquet"} == set(kept)
+    shutil.rmtree(project / "outputs/ml-1m-quick/rating")                       # weights, rows and labels are gone
+    run_steps(steps, project, progress=False)
+    assert not (project / "outputs/ml-1m-quick/rating/models").exists(), "a model that has a trial was trained again"
+    pd.testing.assert_frame_equal(read_rows(report / "results.parquet"), rows, check_exact=True)
+    assert kept == {path.name: path.read_bytes() for path in (report / "trials").iterdir()}
+
+
 def at_defaults(name: str, folder: str = "defaults", **parameters: object) -> Step:
     "A run notebook with its own parameters, but for those given; its executed copy bears its name."
     return Step(name, f"outputs/{folder}/{name}.ipynb", parameters)

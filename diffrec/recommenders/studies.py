@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EDGE_METRICS', 'study_recipes', 'recipe_table', 'open_events', 'train_study', 'write_training', 'best_scores',
-           'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present', 'study_controls',
-           'ranking_rows', 'edge_rows', 'coverage_rows', 'LabelSettings', 'score_labels', 'by_labels',
+           'trials_folder', 'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present',
+           'study_controls', 'ranking_rows', 'edge_rows', 'coverage_rows', 'LabelSettings', 'score_labels', 'by_labels',
            'label_predictions', 'rating_rows', 'write_evaluation', 'study_records', 'report_record']
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #9d628286
@@ -19,6 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..core.artifacts import read_json, result_rows, write_json, write_rows, write_table
+from ..core.folders import claim_folder
 from ..core.run_records import Measure, run_record
 from ..core.seeds import rng_for
 from ..data.dataset_files import read_dataset, save_dataset
@@ -125,6 +126,18 @@ def best_scores(
             .groupby("model").agg(["mean", "std"]).round(4))
     return best.rename(columns={"valid": f"best validation {metric}", "test_best": f"best test {metric} (leaks)"})
 
+# %% ../../nbs/40_recommenders/60_studies.ipynb #b20c4d02
+def trials_folder(
+    out: str | Path,             # of the study
+    trials: str | Path | None,   # where trials are to be kept; None: out/trials
+) -> Path:
+    "The folder of a study's trials; the one that it lies in is marked as a run's if it is new."
+    if trials is None:
+        return Path(out) / "trials"
+    if not Path(trials).parent.exists():
+        claim_folder(Path(trials).parent, "run")
+    return Path(trials)
+
 # %% ../../nbs/40_recommenders/60_studies.ipynb #1deed62a
 class Evaluated(NamedTuple):
     "The trials of a study."
@@ -148,10 +161,9 @@ def evaluate_study(
     trials: str | Path | None = None,       # where trials are kept; None: out/trials
 ) -> Evaluated:
     "Evaluate every training that was not evaluated with these settings."
-    frames, coverage = [], {}
+    frames, coverage, kept = [], {}, trials_folder(out, trials)
     for entry in tqdm(trained, desc="models", disable=None):
-        trial = evaluate_or_find(family, entry, dataset, settings, Path(out) / "models",
-                                 Path(trials or Path(out) / "trials"))
+        trial = evaluate_or_find(family, entry, dataset, settings, Path(out) / "models", kept)
         frames.append(trial.values.assign(model=entry["model"], seed=entry["seed"]))
         if entry["folder"].endswith("seed-0"):
             coverage[entry["model"]] = trial.facts["coverage"]
@@ -281,11 +293,10 @@ def label_predictions(
     trials: str | Path | None = None,       # where trials are kept; None: out/trials
 ) -> pd.DataFrame:                          # columns of `evaluate_rating`, model, seed, selection
     "The score of every labelled pair by every training, and by the truth where it is known."
-    frames = []
+    frames, kept = [], trials_folder(out, trials)
     for entry in tqdm(trained, desc="models", disable=None):
-        trial = evaluate_or_find(by_labels(family), entry, dataset, LabelSettings(split), Path(out) / "models",
-                                 Path(trials or Path(out) / "trials"))
-        found = predictions_of(trial)
+        found = predictions_of(evaluate_or_find(by_labels(family), entry, dataset, LabelSettings(split),
+                                                Path(out) / "models", kept))
         frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64")))
     if folder.parent.joinpath("truth.safetensors").exists():
         world = load_world(folder.parent)

@@ -46,6 +46,7 @@ class Drawn(NamedTuple):
     right: np.ndarray        # [N, 5] from `right_attributes`; NaN where nothing was asked for
     confidences: np.ndarray  # [N] of the classifier, the lowest over the attributes
     ious: np.ndarray         # [N] with the figure of the wanted shape, or of the predicted one if none was named
+    codes: np.ndarray        # [N, 4] predicted attributes
 
 # %% ../../nbs/60_image_models/55_evaluation.ipynb #d61a8e2f
 def evaluate_drawn(
@@ -63,7 +64,7 @@ def evaluate_drawn(
     check_shape({"N": len(pictures)}, wanted=(wanted, "N 4"), named=(named, "N 4"))
     shapes = np.where(named[:, 0], wanted[:, 0], predicted.codes[:, 0])
     return Drawn(pictures, [str(text) for text in asked], right_attributes(predicted.codes, wanted, named),
-                 predicted.confidences.min(1), fit_outlines(pictures, shapes).ious)
+                 predicted.confidences.min(1), fit_outlines(pictures, shapes).ious, predicted.codes)
 
 # %% ../../nbs/60_image_models/55_evaluation.ipynb #ba836e85
 def summarise_drawn(
@@ -109,9 +110,10 @@ def picture_values(
 def drawn_values(
     drawn: Mapping[str, Drawn],   # task -> its pictures
 ) -> pd.DataFrame:                # as of `picture_values`
-    "Whether each attribute is right, confidence and outline of every picture."
+    "Whether each attribute is right, confidence, outline and predicted attributes of every picture."
     return picture_values({task: {**{f"{part}_accuracy": column for part, column in zip(ACCURACY_PARTS, one.right.T)},
-                                  "confidence": one.confidences, "outline_iou": one.ious}
+                                  "confidence": one.confidences, "outline_iou": one.ious,
+                                  **{f"predicted_{name}": column for name, column in zip(ATTRIBUTES, one.codes.T)}}
                            for task, one in drawn.items()})
 
 # %% ../../nbs/60_image_models/55_evaluation.ipynb #ba758ca8

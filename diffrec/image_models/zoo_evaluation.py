@@ -25,7 +25,6 @@ from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..evaluation.attributes import ACCURACY_PARTS, variety
 from ..evaluation.inference import mean_estimate
-from .attribute_classifier import AttributeClassifier
 from .clip import embed_pictures, load_clip, naming_accuracy
 from diffrec.image_models.evaluation import (
     ImageEvaluation, drawn_values, evaluate_autoencoder, evaluate_classifier, evaluate_sources, evaluate_texts,
@@ -198,10 +197,9 @@ GENERAL_MODELS = ("sd3", "sd3_long", "sd3_ancestral", "sd3_renewed", "sd15")
 
 def general_codes(
     evaluations: Mapping[str, ImageEvaluation],
-    classifier: AttributeClassifier,
 ) -> dict[str, np.ndarray]:          # model -> [N, 4] predicted attributes
     "What the classifier predicts for the pictures of general prompts."
-    return {model: classifier.predict(evaluations[model].drawn["general"].pictures).codes for model in GENERAL_MODELS}
+    return {model: evaluations[model].drawn["general"].codes for model in GENERAL_MODELS}
 
 
 def variety_rows(
@@ -242,12 +240,11 @@ def outlines_by_kind(
 # %% ../../nbs/60_image_models/68_zoo_evaluation.ipynb #cf75fefb
 def general_rows(
     evaluations: Mapping[str, ImageEvaluation],
-    classifier: AttributeClassifier,
     labels: Mapping[str, str],
     settings: ZooEvaluation,
 ) -> pd.DataFrame:                     # result rows
     "Variety of the pictures of general prompts, and outlines within kinds."
-    codes = general_codes(evaluations, classifier)
+    codes = general_codes(evaluations)
     by_kind = outlines_by_kind(evaluations, codes, labels, settings)
     return result_rows([*variety_rows(codes, labels).to_dict("records"), *by_kind])
 

@@ -230,17 +230,21 @@ class PackedBatches:
         n_recent: int = 25,           # see `PackingLimits`
         seed: int = 0,
         shuffle: bool = True,         # False: by length, for scoring
+        parts: int = 1,               # epochs that one pass over all sequences takes, so that it is validated more often
     ):
-        if not sequences:
-            raise ValueError("there are no sequences to make batches of")
+        if not sequences or not 1 <= parts <= len(sequences):
+            raise ValueError(f"a pass needs at least one sequence for each of its parts, "
+                             f"got {len(sequences)} sequences and {parts} parts")
         self.sequences, self.pad_id, self.n_tokens, self.n_recent = list(sequences), pad_id, n_tokens, n_recent
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.parts = seed, shuffle, parts
 
     def groups(self, epoch: int) -> list[list[int]]:
         "The sequences of each batch."
-        rng = rng_for(self.seed, f"packed batches {epoch}")
+        rng = rng_for(self.seed, f"packed batches {epoch // self.parts}")
         lengths = np.array([len(one.ids) for one in self.sequences])
         order = np.argsort(lengths * (rng.uniform(.9, 1.1, len(lengths)) if self.shuffle else 1), kind="stable")
+        if self.parts > 1:
+            order = order[rng.permutation(len(order)) % self.parts == epoch % self.parts]
         groups: list[list[int]] = [[]]
         for place in order.tolist():
             longest = max(lengths[groups[-1] + [place]])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOFT', 'FILM_PROMPT', 'COLLM_PROMPT', 'CUE', 'Template', 'Prompt', 'film_prompt', 'ChatEnds', 'chat_ends',
-           'PromptEncoder', 'prompt_row', 'Rows', 'padded_rows']
+           'PromptEncoder', 'prompt_row', 'PaddedRows', 'padded_rows']
 
 # %% ../../nbs/75_language/10_prompts.ipynb #00000002
 import re
@@ -167,7 +167,7 @@ def prompt_row(
     title: str,                 # of the item in question
     max_tokens: int,
 ) -> list[int]:                 # at most `max_tokens` token ids
-    "Tokens of one prompt with as many of the newest titles as fit; raises `ValueError` if none fits and it is too long."
+    "Tokens of one prompt with the newest titles that fit; raises `ValueError` if it is too long without any."
     kept: list[list[int]] = []
     room = max_tokens - len(encoder.start) - len(encoder.question(title))
     for past in reversed(history):
@@ -183,7 +183,7 @@ def prompt_row(
     return row
 
 # %% ../../nbs/75_language/10_prompts.ipynb #00000018
-class Rows(NamedTuple):
+class PaddedRows(NamedTuple):
     "Prompts as tensors."
     ids: Tensor         # [B, L] int64, padded on the left
     present: Tensor     # [B, L] bool, False at padding
@@ -193,11 +193,11 @@ class Rows(NamedTuple):
 def padded_rows(
     rows: Sequence[Sequence[int]],   # token ids, each at least one
     pad_id: int,                     # of the padding token
-) -> Rows:
+) -> PaddedRows:
     "Prompts of unequal length as tensors."
     if not rows or not all(rows):
         raise ValueError(f"rows must be there and hold tokens, got lengths {[len(row) for row in rows]}")
     width = max(len(row) for row in rows)
     ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
     present = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    return Rows(ids, present, (present.long().cumsum(1) - 1).clamp(min=0))
+    return PaddedRows(ids, present, (present.long().cumsum(1) - 1).clamp(min=0))

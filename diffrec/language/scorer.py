@@ -7,12 +7,12 @@ __all__ = ['one_question', 'batch_vectors', 'LanguageScorer']
 
 # %% ../../nbs/75_language/40_scorer.ipynb #00000002
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .collm import SoftTokens
 from .cora import CoraModel, conditioned, cora_tuner
 from .heads import ScoreForm, token_logits, yes_no_score
 from .packing import PackedBatch, attention_mask
@@ -49,13 +49,14 @@ class LanguageScorer(nn.Module):
         model: nn.Module,                    # a causal language model of transformers, or a peft model of one
         answers: tuple[int, int],            # token ids of "Yes" and "No"
         vectors: nn.Module | None = None,    # see `batch_vectors`; None: the text alone
+        soft: SoftTokens | None = None,      # CoLLM: tokens made of the vectors
         form: ScoreForm = "margin",
     ):
         super().__init__()
-        self.model, self.answers, self.vectors, self.form = model, tuple(answers), vectors, form
+        self.model, self.answers, self.vectors, self.soft, self.form = model, tuple(answers), vectors, soft, form
         self.has_cora = any(isinstance(part, CoraModel) for part in model.modules())
-        if self.has_cora and vectors is None:
-            raise ValueError("a model with CoRA needs vectors of users and items, got none")
+        if (self.has_cora or soft is not None) != (vectors is not None):
+            raise ValueError("CoRA and CoLLM need vectors of users and items, and the text alone reads none")
 
     @property
     def causal(self) -> nn.Module:
@@ -72,15 +73,23 @@ class LanguageScorer(nn.Module):
         one_question(batch, "CoRA with items")
         return conditioned(self.model, users, items[:, 0])
 
+    def _embeddings(self, batch: PackedBatch, users: Tensor, items: Tensor) -> Tensor:
+        "[B, S, H] embeddings of the tokens, CoLLM's soft tokens among them."
+        embedding = self.causal.get_input_embeddings()
+        if self.soft is None:
+            return embedding(batch.ids)
+        return self.soft(embedding, batch.ids, {"user": users, "item": items[batch.asked]},
+                         {"user": 1, "item": batch.asked.sum(1)})
+
     def hidden(self, batch: PackedBatch, generator: torch.Generator | None = None) -> Tensor:
         "[B, M, H] last hidden state of each question."
         users = items = None
         if self.vectors is not None:
             users, items = batch_vectors(self.vectors, batch, generator)
-        inputs = {"inputs_embeds": self.causal.get_input_embeddings()(batch.ids)}
         with self._condition(batch, users, items):
-            states = self.causal.get_decoder()(**inputs, attention_mask=attention_mask(batch),
-                                               position_ids=batch.positions, use_cache=False).last_hidden_state
+            states = self.causal.get_decoder()(
+                inputs_embeds=self._embeddings(batch, users, items), attention_mask=attention_mask(batch),
+                position_ids=batch.positions, use_cache=False).last_hidden_state
         return states.gather(1, batch.ends.unsqueeze(2).expand(-1, -1, states.shape[2]))
 
     def forward(self, batch: PackedBatch, generator: torch.Generator | None = None) -> Tensor:

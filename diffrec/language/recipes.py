@@ -51,6 +51,8 @@ class TinyBackbone:
     hidden: Count = 64
     layers: Count = 2
     heads: Count = 4
+    passage: Count = 128         # tokens of a passage
+    batch_size: Count = 32       # passages a step
     fit: FitConfig = field(default_factory=lambda: FitConfig(n_epochs=1, learning_rate=3e-3, optimizer="adamw"))
 
     def __post_init__(self):

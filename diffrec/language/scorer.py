@@ -41,6 +41,14 @@ def batch_vectors(
     return users, items.unsqueeze(1)
 
 # %% ../../nbs/75_language/40_scorer.ipynb #00000007
+def _without_tied_copies(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: dict) -> None:
+    "Remove further names of parameters that are in the state dict already."
+    named = {name for name, _ in module.named_parameters()}
+    for name, _ in module.named_parameters(remove_duplicate=False):
+        if name not in named:
+            state.pop(prefix + name, None)
+
+
 class LanguageScorer(nn.Module):
     "Scores of packed questions by a causal language model."
 
@@ -54,6 +62,7 @@ class LanguageScorer(nn.Module):
     ):
         super().__init__()
         self.model, self.answers, self.vectors, self.soft, self.form = model, tuple(answers), vectors, soft, form
+        self.register_state_dict_post_hook(_without_tied_copies)
         self.has_cora = any(isinstance(part, CoraModel) for part in model.modules())
         if (self.has_cora or soft is not None) != (vectors is not None):
             raise ValueError("CoRA and CoLLM need vectors of users and items, and the text alone reads none")

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from ..core.artifacts import write_json
 from ..core.done import done_once
+from ..core.locks import one_writer
 from ..core.seals import json_digest
 from ..core.seeds import rng_for
 from ..data.interactions import Dataset, fingerprint, liked
 from .backbones import Backbone, load_backbone, make_tiny_backbone, save_backbone
+from .encoders import MOST_WAITING
 from .prompts import FILM_PROMPT, PromptEncoder, film_prompt
 from .recipes import TinyBackbone
 from .text_features import texts_of_items
@@ -95,7 +97,7 @@ def train_backbone(
         loss=next_token_loss, folder=log)
     return backbone
 
-# %% ../../nbs/75_language/57_backbone_training.ipynb #0000000d
+# %% ../../nbs/75_language/57_backbone_training.ipynb #0000000e
 def trained_backbone(
     settings: TinyBackbone,
     dataset: Dataset,
@@ -113,5 +115,7 @@ def trained_backbone(
         save_backbone(place, backbone, {"made from": digest})
         write_json(note, {"made from": digest})
 
-    done_once(place.with_name(f"{place.name}.json"), digest, make)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with one_writer(place.with_name(f"{place.name}-training"), wait=MOST_WAITING):
+        done_once(place.with_name(f"{place.name}.json"), digest, make)
     return load_backbone(place)

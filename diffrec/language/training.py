@@ -10,7 +10,7 @@ __all__ = ['LANGUAGE', 'LanguageData', 'open_language_data', 'language_fingerpri
 
 # %% ../../nbs/75_language/60_training.ipynb #00000002
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -294,6 +294,7 @@ def score_question_splits(
 class LanguageEvaluation:
     "How trained models are evaluated."
     settings: str                                  # a key of `RECIPES`
+    shape: Mapping[str, Any] = field(default_factory=dict)   # changes to every shape, as they were trained with
     splits: tuple[str, ...] = ("valid", "test")    # whose questions are scored
 
 
@@ -316,6 +317,7 @@ def evaluate_language(
 ) -> tuple[pd.DataFrame, dict]:    # as `Family.evaluate` returns them
     "The score of every question of the splits."
     recipe = RECIPES[settings.settings][load_record(folder)["recipe"]["model"]]
+    recipe = replace(recipe, shape={**recipe.shape, **settings.shape})
     scores = score_question_splits(recipe, folder, data, settings.splits)
     trial = predictions_trial(pd.concat([prediction_frame(data.dataset, split, scores[split])
                                          for split in settings.splits], ignore_index=True))

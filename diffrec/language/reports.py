@@ -46,6 +46,7 @@ def _check(study: LanguageStudy) -> None:
     study_recipes(LANGUAGE, study)
 
 
-LANGUAGE_SYSTEM = System("language", "TALLRec, CoLLM and CoRA on a tiny backbone or SmolLM2, with MF, SASRec and DIN as encoders",
+LANGUAGE_SYSTEM = System("language",
+                         "TALLRec, CoLLM and CoRA on a tiny backbone or SmolLM2, with MF, SASRec and DIN as encoders",
                          PRESETS, _REPORTS, RunCommand(RUNS[0]), _evaluation, preset_data, adds_controls=True,
                          check=_check)

@@ -309,7 +309,24 @@ def test_pictures_are_drawn_once_and_kept(project: Path):
     assert {"kept", "utility", "coverage", "same_kind"} <= set(rows["metric"]) and {"shuffled", "mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(rows["versus"])
 
 
+LANGUAGE_STEPS = find_report("ml-1m_language").steps(True)
+
+
+@pytest.mark.xdist_group("run_language")
+def test_a_report_on_language_models_shows_every_control_and_ensemble(project: Path):
+    run_steps(LANGUAGE_STEPS, project)
+    folder = (project / LANGUAGE_STEPS[-1].output).parent
+    rows = read_rows(folder / "results.parquet")
+    auc = rows[(rows["metric"] == "auc") & rows["seed"].isna() & (rows["slice"] == "all")]
+    assert {"like_rate", "mf", "din", "icl", "tallrec", "collm_mf", "cora_mf", "cora_din", "cora_mf+like_rate"} <= set(auc["model"])
+    compared = set(zip(auc["model"], auc["versus"]))
+    assert {("tallrec", "icl"), ("cora_mf", "cora_mf_shuffled"), ("collm_mf", "collm_mf_shuffled"), ("cora_din", "tallrec"),
+            ("cora_mf", "mf"), ("cora_mf+like_rate", "like_rate"), ("cora_mf+like_rate", "mf+like_rate")} <= compared
+    assert {path.name.split("-seed")[0] for path in (folder / "trials").glob("*.parquet")} == {name for name in auc["model"] if "+" not in name}
+    assert run_steps(LANGUAGE_STEPS, project) == [False] * len(LANGUAGE_STEPS)
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

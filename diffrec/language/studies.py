@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .ensembles import joined_predictions
 from .presets import COUNTERS, LanguageStudy, with_counters
 from .training import LANGUAGE, LanguageData, LanguageEvaluation
-from ..recommenders.studies import rating_rows
+from ..recommenders.studies import rating_rows, trials_folder
 from ..studies.recipe import Recipe
 from ..studies.trials import evaluate_or_find, predictions_of
 
@@ -28,7 +28,8 @@ def language_table(
     rows = []
     for model, recipe in recipes.items():
         method, encoder = getattr(recipe, "method", "encoder"), getattr(recipe, "encoder", None)
-        loop = {name: getattr(recipe.fit, name) if recipe.fit else "" for name in ("n_epochs", "learning_rate", "patience")}
+        loop = {name: getattr(recipe.fit, name) if recipe.fit else ""
+                for name in ("n_epochs", "learning_rate", "patience")}
         rows.append({"model": model, "method": method, "vectors of": encoder.model if encoder else "",
                      "vectors": getattr(recipe, "vectors", "") if encoder else "", "control": recipe.control,
                      "shape": ", ".join(f"{name}={value}" for name, value in recipe.shape.items()), **loop})
@@ -44,8 +45,9 @@ def language_predictions(
 ) -> pd.DataFrame:                          # columns of `prediction_frame`, model and seed
     "The score of every question of validation and test by every training."
     settings, frames = LanguageEvaluation(study.settings, dict(study.shape)), []
+    models, kept = Path(out) / "models", trials_folder(out, trials)
     for entry in tqdm(trained, desc="models", disable=None):
-        trial = evaluate_or_find(LANGUAGE, entry, data, settings, Path(out) / "models", Path(trials or Path(out) / "trials"))
+        trial = evaluate_or_find(LANGUAGE, entry, data, settings, models, kept)
         found = predictions_of(trial)
         frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64")))
     return pd.concat(frames, ignore_index=True)

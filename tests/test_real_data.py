@@ -1,7 +1,9 @@
 """The public data sets, where they are: checksums, safe reading, and the published counts."""
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,13 @@ from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
 from diffrec.graph_diffusion.presets import FORMS
 from diffrec.graph_diffusion.training import GRAPH_DIFFUSION
+from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
+from diffrec.image_models.results import read_cards
+from diffrec.recommenders.presets import PRESETS
+from diffrec.recommenders.studies import LabelSettings, by_labels
 from diffrec.recommenders.training import RECOMMENDERS, RankingSettings
-from diffrec.studies.recipe import made_from
+from diffrec.studies.provenance import record_of, source_hash
+from diffrec.studies.recipe import Family, Recipe, made_from
 from diffrec.studies.trials import evaluation_record, read_header, was_made_from
 
 
@@ -147,18 +154,47 @@ def test_saved_and_loaded_again(name: str, request: pytest.FixtureRequest, tmp_p
         assert np.array_equal(back.splits[split].pair_keys(), events.pair_keys())
 
 
+def kept_and_stale(report: str, dataset: Dataset, recipes: Mapping[str, tuple[Family, Recipe]],
+                   evaluated: Mapping[str, Any]) -> tuple[int, int, list[str]]:
+    "Numbers of kept trials and of their models; trials of which recipe, data, code or evaluation is another today."
+    records, stale = {}, []
+    kept = {path: read_header(path) for path in sorted((paths.root / "outputs" / "reports").glob(f"{report}/trials/*.parquet"))}
+    for path, header in kept.items():
+        model, seed = path.stem.rsplit("-seed-", 1)
+        family, recipe = recipes[model]
+        records.setdefault(model, made_from(family, recipe, dataset, 0))
+        if not was_made_from(path, recipe, {**records[model], "seed": int(seed)}) or header["evaluated"] != evaluated:
+            stale.append(path.name)
+    return len(kept), len(records), stale
+
+
+def recommenders(settings: str) -> dict[str, tuple[Family, Recipe]]:
+    "Recipes of recommenders, by model."
+    return {model: (RECOMMENDERS, recipe) for model, recipe in RECOMMENDERS.recipes[settings].items()}
+
+
 @needs("tiktok")
 def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
     "Recipe, data and code of every kept trial are what a training would record today; 162 trials of 48 recipes."
-    kept = {path: read_header(path) for path in sorted((paths.root / "outputs" / "reports").glob("tiktok_*/trials/*.parquet"))}
-    studies = {**{model: (GRAPH_DIFFUSION, recipe) for system in FORMS for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()},
-               **{model: (RECOMMENDERS, recipe) for model, recipe in RECOMMENDERS.recipes["tiktok"].items()}}
+    graphs = {model: (GRAPH_DIFFUSION, recipe) for system in FORMS
+              for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()}
     evaluated = evaluation_record(RECOMMENDERS, RankingSettings(slices=("all", "warm", "user_cold", "item_cold")))
-    records, stale = {}, []
-    for path, header in kept.items():
-        model, seed = path.stem.rsplit("-seed-", 1)
-        family, recipe = studies[model]
-        records.setdefault(model, made_from(family, recipe, tiktok, 0))
-        if not was_made_from(path, recipe, {**records[model], "seed": int(seed)}) or header["evaluated"] != evaluated:
-            stale.append(path.name)
-    assert not stale and (len(kept), len(records)) == (162, 48)
+    assert kept_and_stale("tiktok_*", tiktok, {**graphs, **recommenders("tiktok")}, evaluated) == (162, 48, [])
+
+
+@needs("ml-1m")
+def test_kept_trials_of_ml1m_are_those_of_the_code(ml1m: Dataset):
+    "Four models with four seeds, two that count; evaluated by the scores of labelled pairs."
+    evaluated = evaluation_record(by_labels(RECOMMENDERS), LabelSettings(PRESETS["ml-1m"].split))
+    assert kept_and_stale("ml-1m", ml1m, recommenders("ml-1m"), evaluated) == (18, 6, [])
+
+
+def test_kept_trials_of_pictures_are_those_of_the_small_models_that_ship():
+    "Weights by their hashes on the cards, settings, and the code that evaluates."
+    cards = read_cards(paths.root / "data" / "zoo")
+    parts = {f"{part}/{file}": entry["sha256"] for part, card in cards.items() for file, entry in card["files"].items()}
+    settings, code = ZOO_PRESETS["tiny"].evaluation, source_hash(["diffrec.image_models.zoo_evaluation:evaluate_models"])
+    kept = {path.stem: read_header(path) for path in (paths.root / "outputs" / "reports" / "zoo" / "trials").glob("*.parquet")}
+    assert len(kept) == 10
+    for header in kept.values():
+        assert header["made_from"] == {"parts": parts} and header["evaluated"] == {**record_of(settings), "code": code}

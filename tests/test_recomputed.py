@@ -13,10 +13,14 @@ from diffrec.core.paths import Paths
 from diffrec.core.seeds import rng_for
 from diffrec.data.dataset_files import save_dataset
 from diffrec.data.sources import SOURCES, open_dataset
+from diffrec.evaluation.attributes import ACCURACY_PARTS
 from diffrec.evaluation.inference import FEW_USERS, bootstrap, holm, percentile_interval, seed_weights
-from diffrec.evaluation.summary import summarise_ranking
+from diffrec.evaluation.summary import summarise_ranking, summarise_rating
 from diffrec.graph_diffusion.costs import epoch_rows
 from diffrec.graph_diffusion.scale import slope_rows
+from diffrec.image_models.evaluation import Drawn, ImageEvaluation
+from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
+from diffrec.image_models.zoo_evaluation import accuracy_differences, general_rows, model_rows, outline_differences
 from diffrec.priors.cost_presets import SIMULATION_PRESETS
 from diffrec.priors.evaluation import draw_rows, match_controls
 from diffrec.priors.pictures import picture_rows
@@ -24,9 +28,11 @@ from diffrec.priors.presets import prior_study
 from diffrec.priors.simulation_results import simulation_rows
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
-from diffrec.recommenders.studies import label_predictions, open_events, train_study
+from diffrec.recommenders.studies import label_predictions, open_events, present, train_study
 from diffrec.recommenders.training import RECOMMENDERS
 from diffrec.studies.costs import cost_rows
+from diffrec.studies.trials import Trial, predictions_of, read_trial
+from diffrec.world.drawing import ATTRIBUTES
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
 NUMBERS = ["value", "ci_low", "ci_high", "n"]
@@ -50,6 +56,12 @@ def assert_committed(found: pd.DataFrame, report: str) -> None:
 
 
 # Recommenders and generated graphs: from the values of every test user.
+
+
+def kept_trials(report: str) -> dict[tuple[str, int], Trial]:
+    "(model, seed) -> a kept trial; its digest is checked."
+    paths = sorted((reports / report / "trials").glob("*.parquet"))
+    return {(path.stem.rsplit("-seed-", 1)[0], int(path.stem.rsplit("-", 1)[1])): read_trial(path) for path in paths}
 
 
 @cache
@@ -89,8 +101,8 @@ def resampled(report: str) -> tuple[dict, dict]:
 def test_values_and_intervals_follow_from_the_kept_trials(report: str):
     "Every model and every comparison; ends of two bootstraps differ by some hundredths of their distance."
     rows, (means, spread) = overall(report, "recall"), resampled(report)
-    assert set(rows.index.get_level_values("model")) <= set(means) and len(rows) > 30
-    ablated = rows[rows.index.get_level_values("versus") == report.split("_")[1]]
+    assert set(rows.index.get_level_values("model")) <= set(means) and len(rows) > (30 if report in GRAPHS else 16)
+    ablated = rows[rows.index.get_level_values("versus") == report.partition("_")[2]] if report in GRAPHS else rows[:0]
     for (model, versus), row in rows.drop(ablated.index).iterrows():
         value, draws = (means[model], spread[model]) if not versus else (means[model] - means[versus],
                                                                         spread[model] - spread[versus])
@@ -128,6 +140,73 @@ def test_rows_of_multimodal_recommenders_are_computed_to_the_last_bit():
     controls = {model: control for model, control in models.items() if control in models}
     found = summarise_ranking(first, "tiktok_diffmm", "tiktok", "test", controls, rng_for(0, "resampling"))
     assert_committed(found, "tiktok_diffmm")
+
+
+def without_holm(rows: pd.DataFrame) -> pd.DataFrame:
+    "Without p-values that are corrected together with those of another group of comparisons."
+    return rows[~rows["metric"].str.startswith("p_holm(")]
+
+
+@cache
+def kept_scores() -> pd.DataFrame:
+    "The score of every labelled pair of ML-1M in every training."
+    frames = []
+    for (model, seed), trial in kept_trials("ml-1m").items():
+        found = predictions_of(trial)
+        seeds = pd.array([seed if RECIPES["ml-1m"][model].fit else None] * len(found), "Int64")
+        frames.append(found.assign(model=model, seed=seeds))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_rows_of_ratings_are_computed_to_the_last_bit():
+    "The group that ML-1M's report summarised first: AUC, UAUC and GAUC, their intervals, differences, p-values."
+    scores = kept_scores()
+    first = scores[scores["selection"].eq("test_best")]
+    controls = {model: recipe.control for model, recipe in RECIPES["ml-1m"].items() if recipe.control}
+    controls = present(controls, set(scores["model"]))
+    found = summarise_rating(first, "ml-1m", "ml-1m", "test", controls, rng_for(0, "resampling"))
+    assert_committed(without_holm(found), "ml-1m")
+    assert {"auc", "uauc", "gauc"} <= set(found["metric"]) and found["versus"].ne("").any()
+
+
+def test_auc_of_every_training_follows_from_the_kept_scores():
+    "By scikit-learn, with the epoch chosen on validation; a model's value is the mean over its trainings."
+    scores, rows = kept_scores(), rows_of("ml-1m")
+    rows = rows[rows["metric"].eq("auc") & rows["slice"].eq("all") & rows["versus"].eq("") & rows["selection"].eq("valid")]
+    by_training = {(model, seed): roc_auc_score(part["label"], part["score"]) for (model, seed), part in
+                   scores[scores["selection"].eq("valid")].fillna({"seed": -1}).groupby(["model", "seed"])}
+    assert len(by_training) == 18
+    for row in rows.itertuples():
+        values = [value for (model, seed), value in by_training.items()
+                  if model == row.model and (pd.isna(row.seed) or seed == row.seed)]
+        assert row.value == pytest.approx(np.mean(values), abs=1e-12)
+
+
+def kept_pictures() -> dict[str, ImageEvaluation]:
+    "Evaluations of the small models, without their pictures."
+    found = {}
+    for (model, _), trial in kept_trials("zoo").items():
+        drawn = {}
+        for task, rows in trial.values.groupby("slice", observed=True):
+            table = rows.pivot(index="user", columns="metric", values="value")
+            right, codes = ([name.format(part) for part in parts] for name, parts in
+                            (("{}_accuracy", ACCURACY_PARTS), ("predicted_{}", ATTRIBUTES)))
+            drawn[task] = Drawn(np.empty((len(table), 0)), [""] * len(table), table.reindex(columns=right).to_numpy(),
+                                table["confidence"].to_numpy(), table["outline_iou"].to_numpy(),
+                                table[codes].to_numpy(int))
+        found[model] = ImageEvaluation(trial.facts, drawn)
+    return found
+
+
+def test_rows_of_the_small_models_are_computed_to_the_last_bit():
+    "All but the shares of right predictions, whose intervals follow from value and number."
+    evaluations, settings = kept_pictures(), ZOO_PRESETS["tiny"].evaluation
+    labels = {"run": "zoo", "dataset": "world", "split": "test"}
+    found = [*model_rows(evaluations, labels), accuracy_differences(evaluations, labels, settings),
+             outline_differences(evaluations, labels, settings), general_rows(evaluations, labels, settings)]
+    for rows in found:
+        assert_committed(rows, "zoo")
+    assert sum(map(len, found)) == len(rows_of("zoo")[~rows_of("zoo")["model"].isin(["clip", "classifier"])])
 
 
 HOLM = ["tiktok", "ml-1m", *GRAPHS, "world_prior", "world_pictures", "prior_benchmarks"]

@@ -138,8 +138,8 @@ def train_history_encoder(
         scorer = HistoryScorer(recipe, dataset.n_users, dataset.n_items)
     rows = {split: history_rows(dataset, split, scorer.length) for split in ("train", "valid")}
     labels = rows["valid"].labels.numpy()
-    history = fit(scorer, partial(_row_batches, rows["train"], recipe.batch_size, seed), recipe.fit, seed=seed, folder=log,
-                  validate=lambda: float(auc(labels, history_scores(scorer, rows["valid"]))))
+    history = fit(scorer, partial(_row_batches, rows["train"], recipe.batch_size, seed), recipe.fit, seed=seed,
+                  folder=log, validate=lambda: float(auc(labels, history_scores(scorer, rows["valid"]))))
     return history.epochs, history.states["valid"]
 
 # %% ../../nbs/75_language/56_encoders.ipynb #0000000e
@@ -156,8 +156,8 @@ def _load_history(recipe: EncoderRecipe, folder: Path, dataset: Dataset) -> Hist
     weights, config = read_weights(folder / "encoder.safetensors")
     wanted = {**load_record(folder), "model": recipe.model, "data": fingerprint(dataset)}
     if differing := sorted(name for name in wanted if config.get(name) != wanted[name]):
-        raise ValueError(f"{folder / 'encoder.safetensors'} holds weights of another {differing[0]} than the training in "
-                         f"its folder and the data set {dataset.name}: train the encoder again")
+        raise ValueError(f"{folder / 'encoder.safetensors'} holds weights of another {differing[0]} than the training "
+                         f"in its folder and the data set {dataset.name}: train the encoder again")
     scorer = HistoryScorer(recipe, dataset.n_users, dataset.n_items)
     load_learned_state(scorer, weights)
     return scorer.eval()

@@ -217,7 +217,7 @@ class PackedBatches:
         n_recent: int = 25,           # see `PackingLimits`
         seed: int = 0,
         shuffle: bool = True,         # False: by length, for scoring
-        parts: int = 1,               # epochs that one pass over all sequences takes, so that it is validated more often
+        parts: int = 1,               # epochs that one pass over all sequences takes
     ):
         if not sequences or not 1 <= parts <= len(sequences):
             raise ValueError(f"a pass needs at least one sequence for each of its parts, "

@@ -21,8 +21,8 @@ def likes_in_time(
     for split, events in dataset.splits.items():
         if events.values is None or events.timestamps is None:
             lacks = "values" if events.values is None else "times"
-            raise ValueError(f"{dataset.name}, split {split!r} has no {lacks}: questions need labels 0 and 1 with times; "
-                             "as_likes makes labels of ratings")
+            raise ValueError(f"{dataset.name}, split {split!r} has no {lacks}: questions need labels 0 and 1 with "
+                             "times; as_likes makes labels of ratings")
         if not np.isin(events.values, (0, 1)).all():
             wrong = events.values[~np.isin(events.values, (0, 1))][0]
             raise ValueError(f"{dataset.name}, split {split!r}: {wrong} is not a label 0 or 1; "

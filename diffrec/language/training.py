@@ -149,7 +149,8 @@ def vectors_for(
     encoder, _ = trained_encoder(recipe.encoder, data.dataset, seed, data.made)
     if isinstance(encoder, HistoryScorer):
         return history_vectors(encoder, data.dataset)
-    known = [torch.from_numpy(counts > 0) for counts in (data.dataset.train.user_counts(), data.dataset.train.item_counts())]
+    known = [torch.from_numpy(counts > 0)
+             for counts in (data.dataset.train.user_counts(), data.dataset.train.item_counts())]
     with fixed_seed(seed, "rows of unseen users and items"):
         return CollaborativeVectors(*vector_tables(encoder), *known, recipe.id_dropout, recipe.vectors, seed)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 SOFT = ("user", "item")   # placeholders that stand for a vector
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
-
+# %% ../../nbs/75_language/10_prompts.ipynb #00000007
 @dataclass(frozen=True)
 class Template:
     "A text with declared placeholders, e.g. `Template(\"Films like {title}\", (\"title\",))`."
@@ -51,7 +51,7 @@ class Template:
                 parts[-1] += values[part] if place % 2 else part
         return parts
 
-# %% ../../nbs/75_language/10_prompts.ipynb #00000008
+# %% ../../nbs/75_language/10_prompts.ipynb #0000000a
 _HOLDS = {"start": {"user"}, "liked": {"title"}, "nothing": set(), "question": {"title", "item"}}
 
 
@@ -71,7 +71,7 @@ class Prompt:
                 raise ValueError(f"{name} holds the placeholders {sorted(holds)}; "
                                  f"it may hold {sorted(allowed)}, and must where a title is among them")
 
-# %% ../../nbs/75_language/10_prompts.ipynb #00000009
+# %% ../../nbs/75_language/10_prompts.ipynb #0000000b
 def film_prompt(
     vectors: bool = False,   # with places for the vectors of user and item
     short: bool = False,     # a question of a few tokens, explained once at the start
@@ -90,7 +90,7 @@ def film_prompt(
 
 FILM_PROMPT, COLLM_PROMPT = film_prompt(), film_prompt(vectors=True)
 
-# %% ../../nbs/75_language/10_prompts.ipynb #0000000c
+# %% ../../nbs/75_language/10_prompts.ipynb #0000000e
 CUE = "\nAnswer:"
 
 
@@ -114,7 +114,7 @@ def chat_ends(
         raise ValueError(f"the chat template must hold the message once, it gives {text!r}")
     return ChatEnds(*text.split(middle), "")
 
-# %% ../../nbs/75_language/10_prompts.ipynb #00000011
+# %% ../../nbs/75_language/10_prompts.ipynb #00000013
 @dataclass(frozen=True)
 class PromptEncoder:
     "Prompts as token ids."
@@ -160,7 +160,7 @@ class PromptEncoder:
         nothing = self.filled(self.prompt.nothing) if is_first else []
         return [*nothing, *self.filled(self.prompt.question, title=title), *self.ends[1]]
 
-# %% ../../nbs/75_language/10_prompts.ipynb #00000015
+# %% ../../nbs/75_language/10_prompts.ipynb #00000017
 def prompt_row(
     encoder: PromptEncoder,
     history: Sequence[str],     # titles of liked items, oldest first
@@ -182,7 +182,7 @@ def prompt_row(
         raise ValueError(f"start and question about {title!r} have {len(row)} tokens; max_tokens is {max_tokens}")
     return row
 
-# %% ../../nbs/75_language/10_prompts.ipynb #00000018
+# %% ../../nbs/75_language/10_prompts.ipynb #0000001a
 class PaddedRows(NamedTuple):
     "Prompts as tensors."
     ids: Tensor         # [B, L] int64, padded on the left

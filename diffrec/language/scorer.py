@@ -48,7 +48,7 @@ def _without_tied_copies(module: nn.Module, state: dict[str, Tensor], prefix: st
         if name not in named:
             state.pop(prefix + name, None)
 
-
+# %% ../../nbs/75_language/40_scorer.ipynb #00000009
 class LanguageScorer(nn.Module):
     "Scores of packed questions by a causal language model."
 

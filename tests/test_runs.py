@@ -326,7 +326,20 @@ def test_a_report_on_language_models_shows_every_control_and_ensemble(project: P
     assert run_steps(LANGUAGE_STEPS, project) == [False] * len(LANGUAGE_STEPS)
 
 
+COST_STEPS = find_report("language_benchmarks").steps(True)
+
+
+@pytest.mark.xdist_group("run_language")
+def test_costs_of_language_models_stand_beside_the_plain_ways(project: Path):
+    run_steps(COST_STEPS, project)
+    rows = read_rows((project / COST_STEPS[-1].output).parent / "results.parquet")
+    ratios = rows[rows["metric"] == "cpu_ratio"]
+    assert set(zip(ratios["model"], ratios["versus"])) == {
+        ("packed sequences", "rows in batches"), ("rows in batches", "rows one by one"), ("shared history", "rows one by one"),
+        ("one batch", "merged for each row")}
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *COST_STEPS]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

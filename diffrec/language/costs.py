@@ -243,7 +243,7 @@ def plot_ways(
     found = rows[rows["metric"] == "cpu_ratio"].iloc[::-1].reset_index(drop=True)
     names = [f"{one.dataset.rpartition(', ')[2]}: {one.model}\nagainst {one.versus}" for one in found.itertuples()]
     ax = new_axes(1 + .6 * len(found))
-    gain, low, high = (1 / found[name] for name in ("value", "ci_high", "ci_low"))
+    gain, low, high = (1 / found[name].astype(float) for name in ("value", "ci_high", "ci_low"))
     ax.errorbar(gain, range(len(found)), xerr=[gain - low, high - gain], fmt="o", capsize=3)
     ax.axvline(1, color="grey", linewidth=1)
     ax.set(yticks=range(len(found)), yticklabels=names, xlabel="times fewer CPU seconds", xscale="log")

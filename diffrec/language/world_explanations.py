@@ -6,7 +6,7 @@
 __all__ = ['TASTES', 'VERDICTS', 'WORLD_RESPONSES', 'QUESTION', 'EXPLANATION_STUDIES', 'world_response', 'read_world_text',
            'liked_values', 'world_truth', 'ExplanationStudy', 'WorldTexts', 'world_texts', 'world_examples',
            'world_rows', 'NoisyVectors', 'world_vectors', 'mean_ratings', 'world_tokenizer_texts', 'trained_explainers',
-           'world_texts_of', 'world_values', 'baseline_errors', 'world_rows_of', 'WorldExplanations', 'explain_world']
+           'world_texts_of', 'true_values', 'baseline_errors', 'world_rows_of', 'WorldExplanations', 'explain_world']
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #00000002
 import re
@@ -116,23 +116,23 @@ class ExplanationStudy:
     heads: Count = 4
     batch_size: Count = 64               # explanations a step
     backbone_fit: FitConfig = field(default_factory=lambda: _loop(4))
-    adapter_fit: FitConfig = field(default_factory=lambda: _loop(6, 6e-3))
+    adapter_fit: FitConfig = field(default_factory=lambda: _loop(6, 6e-3, .1))
     cora: Mapping[str, Any] = field(default_factory=lambda: {
         "r": 32, "alpha": 512., "dropout": 0., "hidden_dim": 256, "bottleneck_dim": 64})
     lora: Mapping[str, Any] = field(default_factory=lambda: {"r": 8, "lora_alpha": 16})
     targets: tuple[str, ...] = ("v_proj", "o_proj")
     id_dropout: Share = .03
     held_out: Share = .2                 # of the users with training events
-    validation: Share = .1
+    validation: Share = .05
 
     def __post_init__(self):
         check_fields(self)
 
 
-def _loop(n_epochs: int, learning_rate: float = 3e-3) -> FitConfig:
+def _loop(n_epochs: int, learning_rate: float = 3e-3, weight_decay: float = .01) -> FitConfig:
     "A loop of the language model."
-    return FitConfig(n_epochs=n_epochs, learning_rate=learning_rate, optimizer="adamw", weight_decay=.1, clip_norm=1.,
-                     warmup_steps=20, schedule="cosine")
+    return FitConfig(n_epochs=n_epochs, learning_rate=learning_rate, optimizer="adamw", weight_decay=weight_decay,
+                     clip_norm=1., warmup_steps=20, schedule="cosine")
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #0000000e
 class WorldTexts(NamedTuple):
@@ -172,7 +172,7 @@ def world_examples(
     return pd.DataFrame(rows, columns=["user", "item", "rating", "response"])
 
 
-QUESTION = Template("{title} Rate it.", ("title",))
+QUESTION = Template("{title} Rate it and say why.", ("title",))
 
 
 def world_rows(
@@ -308,7 +308,7 @@ def world_texts_of(
             for text in model.explain(rows[at:at + 256], grammar, tokenizer.pad_token_id, max_new_tokens)]
 
 
-def world_values(
+def true_values(
     data: WorldTexts,
     examples: pd.DataFrame,     # N test ratings
     texts: Sequence[str],       # N explanations of one model
@@ -379,7 +379,7 @@ def explain_world(
     examples = world_examples(data, "test", "test", seed)
     rows = world_rows(data, tokenizer, examples)
     texts = {name: world_texts_of(model, tokenizer, rows) for name, model in models.items()}
-    values = {name: world_values(data, examples, said) for name, said in texts.items()}
+    values = {name: true_values(data, examples, said) for name, said in texts.items()}
     labels = {"run": "world_explanations", "dataset": f"world-{settings.world.name}", "split": "test", "seed": seed}
     values |= baseline_errors(data, examples)
     return WorldExplanations(world_rows_of(values, examples["user"].to_numpy(), labels), examples, texts)

@@ -18,6 +18,7 @@ from diffrec.graph_diffusion.presets import FORMS
 from diffrec.graph_diffusion.training import GRAPH_DIFFUSION
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
 from diffrec.image_models.results import read_cards
+from diffrec.language.training import LANGUAGE, LanguageData, LanguageEvaluation
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.studies import LabelSettings, by_labels
 from diffrec.recommenders.training import RECOMMENDERS, RankingSettings
@@ -187,6 +188,15 @@ def test_kept_trials_of_ml1m_are_those_of_the_code(ml1m: Dataset):
     "Four models with four seeds, two that count; evaluated by the scores of labelled pairs."
     evaluated = evaluation_record(by_labels(RECOMMENDERS), LabelSettings(PRESETS["ml-1m"].split))
     assert kept_and_stale("ml-1m", ml1m, recommenders("ml-1m"), evaluated) == (18, 6, [])
+
+
+@needs("ml-1m")
+def test_kept_trials_of_language_models_are_those_of_the_code(ml1m: Dataset, tmp_path: Path):
+    "Six encoders and nine language models, one training each."
+    data = LanguageData(ml1m, tmp_path, tmp_path)
+    recipes = {model: (LANGUAGE, recipe) for model, recipe in LANGUAGE.recipes["ml-1m-tiny"].items()}
+    evaluated = evaluation_record(LANGUAGE, LanguageEvaluation("ml-1m-tiny"))
+    assert kept_and_stale("ml-1m_language", data, recipes, evaluated) == (15, 15, [])
 
 
 def test_kept_trials_of_pictures_are_those_of_the_small_models_that_ship():

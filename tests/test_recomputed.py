@@ -21,6 +21,9 @@ from diffrec.graph_diffusion.scale import slope_rows
 from diffrec.image_models.evaluation import Drawn, ImageEvaluation
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
 from diffrec.image_models.zoo_evaluation import accuracy_differences, general_rows, model_rows, outline_differences
+from diffrec.language.presets import PRESETS as LANGUAGE_PRESETS
+from diffrec.language.studies import language_rows
+from diffrec.language.training import LANGUAGE
 from diffrec.priors.cost_presets import SIMULATION_PRESETS
 from diffrec.priors.evaluation import draw_rows, match_controls
 from diffrec.priors.pictures import picture_rows
@@ -28,7 +31,7 @@ from diffrec.priors.presets import prior_study
 from diffrec.priors.simulation_results import simulation_rows
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
-from diffrec.recommenders.studies import label_predictions, open_events, present, train_study
+from diffrec.recommenders.studies import label_predictions, open_events, present, study_controls, train_study
 from diffrec.recommenders.training import RECOMMENDERS
 from diffrec.studies.costs import cost_rows
 from diffrec.studies.trials import Trial, predictions_of, read_trial
@@ -196,6 +199,23 @@ def kept_pictures() -> dict[str, ImageEvaluation]:
                                 table[codes].to_numpy(int))
         found[model] = ImageEvaluation(trial.facts, drawn)
     return found
+
+
+def test_rows_of_language_models_are_computed_to_the_last_bit():
+    "Values, intervals, ensembles and paired differences, from the kept scores of validation and test questions."
+    kept = {path.stem: read_trial(path) for path in sorted((reports / "ml-1m_language" / "trials").glob("*.parquet"))}
+    order = [model for model in LANGUAGE.recipes["ml-1m-tiny"] if f"{model}-seed-0" in kept]
+    seed = {model: 0 if LANGUAGE.recipes["ml-1m-tiny"][model].fit else None for model in order}
+    frames = [predictions_of(kept[f"{model}-seed-0"]) for model in order]
+    predictions = pd.concat([frame.assign(model=model, seed=pd.array([seed[model]] * len(frame), "Int64"))
+                             for model, frame in zip(order, frames)], ignore_index=True)
+    study = replace(LANGUAGE_PRESETS["ml-1m-tiny"], slices=("all",))
+    controls = study_controls(LANGUAGE, study, [{"model": model} for model in order])
+    found = language_rows(predictions, controls, study, "ml-1m_language", "ml-1m")
+    found = found[~found["metric"].str.startswith("p_holm")]                 # corrected for all slices
+    assert_committed(found, "ml-1m_language")
+    whole = rows_of("ml-1m_language")
+    assert len(found) == (whole["slice"].eq("all") & ~whole["metric"].str.startswith("p_holm")).sum()
 
 
 def test_rows_of_the_small_models_are_computed_to_the_last_bit():

@@ -246,5 +246,7 @@ def plot_ways(
     gain, low, high = (1 / found[name].astype(float) for name in ("value", "ci_high", "ci_low"))
     ax.errorbar(gain, range(len(found)), xerr=[gain - low, high - gain], fmt="o", capsize=3)
     ax.axvline(1, color="grey", linewidth=1)
-    ax.set(yticks=range(len(found)), yticklabels=names, xlabel="times fewer CPU seconds", xscale="log")
+    ax.set(yticks=range(len(found)), yticklabels=names, xlabel="times fewer CPU seconds")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
     return ax

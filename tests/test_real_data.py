@@ -20,7 +20,7 @@ from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
 from diffrec.image_models.results import read_cards
 from diffrec.language.training import LANGUAGE, LanguageData, LanguageEvaluation
 from diffrec.recommenders.presets import PRESETS
-from diffrec.recommenders.studies import LabelSettings, by_labels
+from diffrec.recommenders.studies import LabelSettings, by_labels, ranking_settings
 from diffrec.recommenders.training import RECOMMENDERS, RankingSettings
 from diffrec.studies.provenance import record_of, source_hash
 from diffrec.studies.recipe import Family, Recipe, made_from
@@ -181,6 +181,13 @@ def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
               for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()}
     evaluated = evaluation_record(RECOMMENDERS, RankingSettings(slices=("all", "warm", "user_cold", "item_cold")))
     assert kept_and_stale("tiktok_*", tiktok, {**graphs, **recommenders("tiktok")}, evaluated) == (162, 48, [])
+
+
+@needs("tiktok")
+def test_kept_trials_of_tiktok_are_those_of_the_code(tiktok: Dataset):
+    "Seven models with five seeds, two that count."
+    evaluated = evaluation_record(RECOMMENDERS, ranking_settings(PRESETS["tiktok"]))
+    assert kept_and_stale("tiktok", tiktok, recommenders("tiktok"), evaluated) == (37, 9, [])
 
 
 @needs("ml-1m")

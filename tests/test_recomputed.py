@@ -100,7 +100,7 @@ def resampled(report: str) -> tuple[dict, dict]:
     return means, spread
 
 
-@pytest.mark.parametrize("report", GRAPHS)
+@pytest.mark.parametrize("report", [*GRAPHS, "tiktok"])
 def test_values_and_intervals_follow_from_the_kept_trials(report: str):
     "Every model and every comparison; ends of two bootstraps differ by some hundredths of their distance."
     rows, (means, spread) = overall(report, "recall"), resampled(report)
@@ -148,6 +148,26 @@ def test_rows_of_multimodal_recommenders_are_computed_to_the_last_bit():
 def without_holm(rows: pd.DataFrame) -> pd.DataFrame:
     "Without p-values that are corrected together with those of another group of comparisons."
     return rows[~rows["metric"].str.startswith("p_holm(")]
+
+
+def kept_frames(report: str) -> dict[str, pd.DataFrame]:
+    "model -> the values of its trials, with model and seed; a model that counts has no seed."
+    frames = {}
+    for (model, seed), trial in kept_trials(report).items():
+        seeds = pd.array([seed if RECIPES[report][model].fit else None] * len(trial.values), "Int64")
+        frames.setdefault(model, []).append(trial.values.assign(model=model, seed=seeds))
+    return {model: pd.concat(parts, ignore_index=True) for model, parts in frames.items()}
+
+
+def test_rows_of_recommenders_are_computed_to_the_last_bit():
+    "The group that TikTok's report summarised first: all metrics and cut-offs, means, intervals, differences, p-values."
+    frames = kept_frames("tiktok")
+    values = pd.concat([frames[model] for model in PRESETS["tiktok"].models], ignore_index=True)
+    first = values[values["slice"].eq("all") & values["selection"].eq("test_best")]
+    controls = {model: recipe.control for model, recipe in RECIPES["tiktok"].items() if recipe.control}
+    found = summarise_ranking(first, "tiktok", "tiktok", "test", present(controls, set(frames)), rng_for(0, "resampling"))
+    assert_committed(without_holm(found), "tiktok")
+    assert set(found["metric"]) >= {"recall", "ndcg", "novelty"} and set(found["k"].dropna()) == {10, 20}
 
 
 @cache

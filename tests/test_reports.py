@@ -479,6 +479,9 @@ def test_the_results_page_shows_what_the_rows_say():
 # +1: better, -1: worse, 0: no difference is shown.
 CLAIMS = [
     ("tiktok", "recall", 20, "all", "lightgcn", "mf_bpr", 1),
+    ("tiktok", "recall", 20, "all", "neumf", "gmf", 1),
+    ("tiktok", "recall", 10, "all", "neumf", "gmf", 0),
+    ("tiktok", "recall", 20, "all", "vbpr", "vbpr_no_features", 0),
     ("ml-1m", "auc", None, "all", "mf_bias", "like_rate", 0),
     ("ml-1m", "uauc", None, "all", "mf_bias", "like_rate", 0),
     ("ml-1m", "auc", None, "all", "mf_bias", "mf", 1),

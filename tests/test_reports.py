@@ -384,6 +384,8 @@ README_MODELS = {
     "DiffMM, corrected form": ("tiktok_diffmm", "recall", 20, "all", "diffmm", "diffmm_none"),
     "GenRec, published form": ("tiktok_genrec", "recall", 20, "all", "genrec_faithful", "genrec_faithful_none"),
     "GenRec, corrected form": ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_none"),
+    "CoLLM, tiny": ("ml-1m_language", "auc", None, "all", "collm_mf", "collm_mf_shuffled"),
+    "CoRA, tiny": ("ml-1m_language", "auc", None, "all", "cora_mf", "cora_mf_shuffled"),
     "Stable Diffusion 3, small": ("zoo", "all_accuracy", None, "described", "sd3", "sd3_shuffled"),
     "Stable Diffusion 1.5 with IP-Adapter, small": (
         "zoo", "all_accuracy", None, "followed", "sd15_adapter", "sd15_adapter_shuffled"),

@@ -529,3 +529,11 @@ def test_no_claim_is_stronger_than_its_interval(claim: tuple):
     *where, sign = claim
     row = pooled(*where)
     assert int(row["ci_low"] > 0) - int(row["ci_high"] < 0) == sign
+
+
+def test_costs_of_language_models_are_within_their_goals():
+    "Packed training at a quarter, a shared history and CoRA for a batch at a fifth of the plain way, median over turns."
+    rows = read_rows(reports / "language_benchmarks" / "results.parquet")
+    ratio = rows[rows["metric"] == "cpu_ratio"].set_index(["model", "versus"])["value"]
+    assert ratio["packed sequences", "rows in batches"] <= .25
+    assert ratio["shared history", "rows one by one"] <= .2 and ratio["one batch", "merged for each row"] <= .2

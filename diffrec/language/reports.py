@@ -30,7 +30,7 @@ def language_steps(
     return [prepared, *steps, report]
 
 # %% ../../nbs/75_language/90_reports.ipynb #00000005
-LANGUAGE_COSTS = {"data": "outputs/ml-1m/data", "sizes": {"users": 8, "candidates": 1000}, "turns": 3, "warmup": 1}
+LANGUAGE_COSTS = {"data": "outputs/ml-1m/data", "sizes": {"users": 40, "candidates": 1000}, "turns": 5, "warmup": 1}
 
 
 def language_cost_steps(

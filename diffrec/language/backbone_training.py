@@ -41,7 +41,7 @@ def tokenizer_texts(
     chat = ["user\n", "assistant\n", *FILM_PROMPT.answers]
     return [*titles, *(fixed + chat) * max(50, len(titles) // 20)]
 
-# %% ../../nbs/75_language/57_backbone_training.ipynb #00000007
+# %% ../../nbs/75_language/57_backbone_training.ipynb #00000008
 class Passages(NamedTuple):
     "Token ids of passages of equal length."
     ids: Tensor       # [B, L] int64
@@ -65,7 +65,7 @@ def passages(
     ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
     return Passages(ids, torch.arange(length) < torch.tensor([[len(row)] for row in rows]))
 
-# %% ../../nbs/75_language/57_backbone_training.ipynb #00000008
+# %% ../../nbs/75_language/57_backbone_training.ipynb #00000009
 def next_token_loss(
     model: nn.Module,             # a causal language model of transformers
     batch: Passages,
@@ -76,7 +76,7 @@ def next_token_loss(
     there = batch.present[:, 1:]
     return F.cross_entropy(logits[there].float(), batch.ids[:, 1:][there])
 
-# %% ../../nbs/75_language/57_backbone_training.ipynb #0000000c
+# %% ../../nbs/75_language/57_backbone_training.ipynb #0000000d
 def _passage_batches(all_: Passages, size: int, seed: int, epoch: int) -> list[Passages]:
     "Passages of an epoch in a new order."
     order = torch.from_numpy(rng_for(seed, f"passages {epoch}").permutation(len(all_.ids)))
@@ -92,7 +92,7 @@ def untrained_backbone(
     return make_tiny_backbone(tokenizer_texts(texts_of_items(dataset)), settings.vocabulary_size, settings.hidden,
                               settings.layers, settings.heads, seed)
 
-# %% ../../nbs/75_language/57_backbone_training.ipynb #0000000e
+# %% ../../nbs/75_language/57_backbone_training.ipynb #0000000f
 def train_backbone(
     settings: TinyBackbone,
     dataset: Dataset,
@@ -108,7 +108,7 @@ def train_backbone(
         loss=next_token_loss, folder=log)
     return backbone
 
-# %% ../../nbs/75_language/57_backbone_training.ipynb #00000010
+# %% ../../nbs/75_language/57_backbone_training.ipynb #00000011
 def trained_backbone(
     settings: TinyBackbone,
     dataset: Dataset,

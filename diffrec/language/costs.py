@@ -55,7 +55,7 @@ class CostSizes:
         "Of packed sequences."
         return PackingLimits(self.history, self.sequence)
 
-# %% ../../nbs/75_language/70_costs.ipynb #00000007
+# %% ../../nbs/75_language/70_costs.ipynb #0000000a
 def ranking_questions(
     dataset: Dataset,      # labels with times
     n_candidates: int,
@@ -80,7 +80,7 @@ def costly_users(
     chosen = rng_for(seed, "users whose questions are timed").permutation(len(questions))[:n_users]
     return [questions[at] for at in chosen]
 
-# %% ../../nbs/75_language/70_costs.ipynb #00000009
+# %% ../../nbs/75_language/70_costs.ipynb #0000000d
 def scored(
     scorer: LanguageScorer,
     sequences: Sequence[Packed],
@@ -106,7 +106,7 @@ def learned_pass(
         scorer.loss(batch).backward()
     scorer.zero_grad(set_to_none=True)
 
-# %% ../../nbs/75_language/70_costs.ipynb #0000000a
+# %% ../../nbs/75_language/70_costs.ipynb #0000000e
 def merged_by_row(
     model: torch.nn.Module,   # a peft model with CoRA
     ids: Tensor,              # [B, L]
@@ -127,7 +127,7 @@ def conditioned_batch(model: torch.nn.Module, ids: Tensor, users: Tensor, items:
     with torch.no_grad(), conditioned(model, users, items):
         return model(input_ids=ids).logits
 
-# %% ../../nbs/75_language/70_costs.ipynb #0000000c
+# %% ../../nbs/75_language/70_costs.ipynb #00000011
 Functions = dict[str, Callable[[], Any]]
 Packing = Callable[[UserQuestions], list[Packed]]
 
@@ -157,7 +157,7 @@ def plain_scorer(
     pack = partial(pack_user, encoder, texts_of_items(dataset), limits=sizes.limits)
     return LanguageScorer(model, answers).eval(), pack, tokenizer.pad_token_id
 
-# %% ../../nbs/75_language/70_costs.ipynb #0000000e
+# %% ../../nbs/75_language/70_costs.ipynb #00000014
 def ranking_comparison(
     sizes: CostSizes,
     dataset: Dataset,       # labels with times and titles
@@ -173,7 +173,7 @@ def ranking_comparison(
             "rows in batches": partial(scored, scorer, alone, pad, sizes.n_tokens),
             "shared history": partial(scored, scorer, shared, pad, sizes.n_tokens)}
 
-# %% ../../nbs/75_language/70_costs.ipynb #0000000f
+# %% ../../nbs/75_language/70_costs.ipynb #00000016
 def training_comparison(
     sizes: CostSizes,
     dataset: Dataset,
@@ -193,7 +193,7 @@ def training_comparison(
     return {name: partial(learned_pass, learner.train(), part, pad, sizes.n_tokens)
             for name, part in (("rows in batches", rows), ("packed sequences", packed))}
 
-# %% ../../nbs/75_language/70_costs.ipynb #00000011
+# %% ../../nbs/75_language/70_costs.ipynb #00000018
 def cora_comparison(
     sizes: CostSizes,
     backbone: Backbone,     # not changed: a copy is adapted
@@ -213,7 +213,7 @@ def cora_comparison(
     return {"merged for each row": partial(merged_by_row, model, ids, users, items),
             "one batch": partial(conditioned_batch, model, ids, users, items)}
 
-# %% ../../nbs/75_language/70_costs.ipynb #00000013
+# %% ../../nbs/75_language/70_costs.ipynb #0000001a
 PLAIN = {"training": "rows in batches", "ranking": "rows one by one", "CoRA": "merged for each row"}
 
 
@@ -235,7 +235,7 @@ def measure_language_costs(
     return (pd.concat([found.assign(comparison=name) for name, found in timings.items()], ignore_index=True),
             pd.concat(rows, ignore_index=True))
 
-# %% ../../nbs/75_language/70_costs.ipynb #00000018
+# %% ../../nbs/75_language/70_costs.ipynb #0000001f
 def plot_ways(
     rows: pd.DataFrame,   # from `measure_language_costs`
 ) -> Axes:

@@ -109,7 +109,7 @@ class HistoryScorer(nn.Module):
         "Mean binary cross-entropy."
         return F.binary_cross_entropy_with_logits(self(rows), rows.labels)
 
-# %% ../../nbs/75_language/56_encoders.ipynb #0000000c
+# %% ../../nbs/75_language/56_encoders.ipynb #0000000d
 def _row_batches(rows: HistoryRows, size: int, seed: int, epoch: int) -> list[HistoryRows]:
     "The rows of an epoch in a new order."
     order = torch.from_numpy(rng_for(seed, f"history rows {epoch}").permutation(len(rows.users)))
@@ -126,7 +126,7 @@ def history_scores(
     parts = [HistoryRows(*(part[at:at + 4096] for part in rows)) for at in range(0, len(rows.users), 4096)]
     return torch.cat([scorer(part) for part in parts]).double().numpy()
 
-# %% ../../nbs/75_language/56_encoders.ipynb #0000000e
+# %% ../../nbs/75_language/56_encoders.ipynb #0000000f
 def train_history_encoder(
     recipe: EncoderRecipe,
     dataset: Dataset,
@@ -142,7 +142,7 @@ def train_history_encoder(
                   folder=log, validate=lambda: float(auc(labels, history_scores(scorer, rows["valid"]))))
     return history.epochs, history.states["valid"]
 
-# %% ../../nbs/75_language/56_encoders.ipynb #00000010
+# %% ../../nbs/75_language/56_encoders.ipynb #00000011
 def _train_history(recipe: EncoderRecipe, dataset: Dataset, seed: int, folder: Path,
                    record: Mapping[str, Any]) -> pd.DataFrame:
     "Train and write a history encoder; one row an epoch."
@@ -170,7 +170,7 @@ def _no_evaluation(folder: Path, data: Any, settings: Any) -> tuple[pd.DataFrame
 HISTORY_ENCODERS = Family("diffrec.language.encoders:HISTORY_ENCODERS", {}, lambda recipe: (
     "diffrec.language.encoders:train_history_encoder",), read_dataset, fingerprint, _train_history, _no_evaluation)
 
-# %% ../../nbs/75_language/56_encoders.ipynb #00000012
+# %% ../../nbs/75_language/56_encoders.ipynb #00000013
 MOST_WAITING = 6 * 3600.   # seconds that a training waits for another one's encoder or backbone
 TrainedEncoder = ScoringModel | HistoryScorer
 

@@ -73,7 +73,7 @@ def spans(
         yield Span(first, last, begin, n_before[last - 1])
         first = last
 
-# %% ../../nbs/75_language/35_packing.ipynb #0000000d
+# %% ../../nbs/75_language/35_packing.ipynb #0000000f
 class Packed(NamedTuple):
     "One sequence: a trunk and M branches."
     user: int
@@ -87,7 +87,7 @@ class Packed(NamedTuple):
     rows: list[int]        # [M] where each question stands in its table
     recent: list[list[int]]  # [M] ids of the newest liked items before each question, oldest first
 
-# %% ../../nbs/75_language/35_packing.ipynb #0000000f
+# %% ../../nbs/75_language/35_packing.ipynb #00000011
 def packed_sequence(
     encoder: PromptEncoder,
     titles: Sequence[str],        # title of each item
@@ -114,7 +114,7 @@ def packed_sequence(
     return Packed(questions.user, ids, branch, visible, positions, ends, list(questions.items[part]),
                   list(questions.labels[part]), list(questions.rows[part]), recent)
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000010
+# %% ../../nbs/75_language/35_packing.ipynb #00000013
 def pack_user(
     encoder: PromptEncoder,
     titles: Sequence[str],      # title of each item
@@ -127,7 +127,7 @@ def pack_user(
     found = spans(lengths, questions.n_before, branches, len(encoder.start), limits)
     return [packed_sequence(encoder, titles, questions, span, limits.recent) for span in found]
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000012
+# %% ../../nbs/75_language/35_packing.ipynb #00000015
 def row_alone(
     packed: Packed,
     place: int,        # 0 … M-1
@@ -136,7 +136,7 @@ def row_alone(
     own = [token for token, branch in zip(packed.ids, packed.branch) if branch == place + 1]
     return packed.ids[:packed.visible[packed.ends[place]]] + own
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000018
+# %% ../../nbs/75_language/35_packing.ipynb #00000019
 def single_rows(
     packed: Packed,
 ) -> list[Packed]:      # M sequences of one question each
@@ -151,7 +151,7 @@ def single_rows(
                            packed.recent[place:place + 1]))
     return rows
 
-# %% ../../nbs/75_language/35_packing.ipynb #0000001b
+# %% ../../nbs/75_language/35_packing.ipynb #0000001c
 class PackedBatch(NamedTuple):
     "Packed sequences as tensors."
     ids: Tensor         # [B, S] int64
@@ -176,7 +176,7 @@ def _filled(lists: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -
     width = max(len(one) for one in lists)
     return torch.tensor([[*one, *[fill] * (width - len(one))] for one in lists], dtype=dtype)
 
-# %% ../../nbs/75_language/35_packing.ipynb #0000001d
+# %% ../../nbs/75_language/35_packing.ipynb #0000001e
 def packed_batch(
     sequences: Sequence[Packed],
     pad_id: int,                   # of the padding token
@@ -194,7 +194,7 @@ def packed_batch(
                 recent[row, place, -len(liked[-n_recent:]):] = torch.tensor(liked[-n_recent:])
     return PackedBatch(**parts, recent=recent, users=torch.tensor([one.user for one in sequences]))
 
-# %% ../../nbs/75_language/35_packing.ipynb #0000001f
+# %% ../../nbs/75_language/35_packing.ipynb #00000021
 def attention_mask(
     batch: PackedBatch,
 ) -> Tensor:             # [B, 1, S, S] bool, True: the row's token sees the column's token
@@ -205,7 +205,7 @@ def attention_mask(
     own = same & (place.unsqueeze(0) <= place.unsqueeze(1)) & (batch.branch > 0).unsqueeze(2)
     return (in_trunk | own | torch.eye(len(place), dtype=torch.bool, device=place.device)).unsqueeze(1)
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000027
+# %% ../../nbs/75_language/35_packing.ipynb #00000029
 class PackedBatches:
     "Batches of sequences for `fit`: called with an epoch, gives its batches."
 
@@ -243,7 +243,7 @@ class PackedBatches:
     def __call__(self, epoch: int) -> "PackedEpoch":
         return PackedEpoch(self, self.groups(epoch))
 
-# %% ../../nbs/75_language/35_packing.ipynb #00000029
+# %% ../../nbs/75_language/35_packing.ipynb #0000002b
 class PackedEpoch:
     "The batches of one epoch, made when they are asked for."
 
@@ -257,7 +257,7 @@ class PackedEpoch:
         for group in self.groups:
             yield packed_batch([self.source.sequences[at] for at in group], self.source.pad_id, self.source.n_recent)
 
-# %% ../../nbs/75_language/35_packing.ipynb #0000002c
+# %% ../../nbs/75_language/35_packing.ipynb #0000002e
 def packing_ratio(
     sequences: Sequence[Packed],
 ) -> float:                  # >= 1

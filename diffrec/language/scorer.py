@@ -18,7 +18,7 @@ from .heads import ScoreForm, token_logits, yes_no_score
 from .packing import PackedBatch, attention_mask
 from .vectors import CollaborativeVectors
 
-# %% ../../nbs/75_language/40_scorer.ipynb #00000005
+# %% ../../nbs/75_language/40_scorer.ipynb #00000007
 def one_question(
     batch: PackedBatch,
     what: str,            # that needs it, in the error
@@ -40,7 +40,7 @@ def batch_vectors(
     users, items = vectors(batch.users, batch.items[:, 0], batch.recent[:, 0])
     return users, items.unsqueeze(1)
 
-# %% ../../nbs/75_language/40_scorer.ipynb #00000007
+# %% ../../nbs/75_language/40_scorer.ipynb #0000000a
 def _without_tied_copies(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: dict) -> None:
     "Remove further names of parameters that are in the state dict already."
     named = {name for name, _ in module.named_parameters()}
@@ -48,7 +48,7 @@ def _without_tied_copies(module: nn.Module, state: dict[str, Tensor], prefix: st
         if name not in named:
             state.pop(prefix + name, None)
 
-# %% ../../nbs/75_language/40_scorer.ipynb #00000009
+# %% ../../nbs/75_language/40_scorer.ipynb #0000000c
 class LanguageScorer(nn.Module):
     "Scores of packed questions by a causal language model."
 

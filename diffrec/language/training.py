@@ -66,7 +66,7 @@ def language_fingerprint(
     "Of events and titles."
     return {"events": fingerprint(data.dataset), "titles": json_digest(texts_of_items(data.dataset))}
 
-# %% ../../nbs/75_language/60_training.ipynb #00000007
+# %% ../../nbs/75_language/60_training.ipynb #0000000a
 def open_backbone(
     recipe: LanguageRecipe,
     data: LanguageData,
@@ -90,13 +90,13 @@ def prompt_encoder(
     soft = {"user": len(tokenizer), "item": len(tokenizer) + 1} if has_places else {}
     return PromptEncoder(tokenizer, film_prompt(vectors=has_places, short=recipe.short), soft)
 
-# %% ../../nbs/75_language/60_training.ipynb #00000009
+# %% ../../nbs/75_language/60_training.ipynb #0000000d
 def _without_own(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, metadata: dict) -> None:
     "Leave a module's tensors out of a state dict: they are made again from its trained encoder."
     for name in [name for name in state if name.startswith(prefix)]:
         del state[name]
 
-# %% ../../nbs/75_language/60_training.ipynb #0000000b
+# %% ../../nbs/75_language/60_training.ipynb #0000000f
 class HistoryVectors(nn.Module):
     "Vectors of a frozen history encoder, centred and scaled by numbers of the training questions."
 
@@ -124,7 +124,7 @@ class HistoryVectors(nn.Module):
         pair = self.encoder.encode(users, items, recent)
         return tuple((vectors - shift) / scale for vectors, shift, scale in zip(pair, self.shift, self.scale))
 
-# %% ../../nbs/75_language/60_training.ipynb #0000000c
+# %% ../../nbs/75_language/60_training.ipynb #00000010
 def history_vectors(
     encoder: HistoryScorer,
     dataset: Dataset,
@@ -137,7 +137,7 @@ def history_vectors(
     scale = (pair - shift.unsqueeze(1)).square().mean((1, 2)).sqrt()
     return HistoryVectors(encoder, torch.from_numpy(dataset.train.user_counts() > 0), shift, scale)
 
-# %% ../../nbs/75_language/60_training.ipynb #0000000e
+# %% ../../nbs/75_language/60_training.ipynb #00000012
 def vectors_for(
     recipe: LanguageRecipe,
     data: LanguageData,
@@ -154,7 +154,7 @@ def vectors_for(
     with fixed_seed(seed, "rows of unseen users and items"):
         return CollaborativeVectors(*vector_tables(encoder), *known, recipe.id_dropout, recipe.vectors, seed)
 
-# %% ../../nbs/75_language/60_training.ipynb #0000000f
+# %% ../../nbs/75_language/60_training.ipynb #00000014
 def adapted(
     model: nn.Module,          # frozen
     recipe: LanguageRecipe,
@@ -170,7 +170,7 @@ def adapted(
         r=shape.pop("r"), lora_alpha=shape.pop("alpha"), lora_dropout=shape.pop("dropout"), task_type="CAUSAL_LM",
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], **shape))
 
-# %% ../../nbs/75_language/60_training.ipynb #00000011
+# %% ../../nbs/75_language/60_training.ipynb #00000016
 def build_scorer(
     recipe: LanguageRecipe,
     data: LanguageData,
@@ -186,7 +186,7 @@ def build_scorer(
         soft = SoftTokens(encoder.soft, width, model.config.hidden_size) if recipe.method == "collm" else None
         return LanguageScorer(adapted(model, recipe, width), answers, vectors, soft), encoder
 
-# %% ../../nbs/75_language/60_training.ipynb #00000013
+# %% ../../nbs/75_language/60_training.ipynb #00000019
 def packed_split(
     recipe: LanguageRecipe,
     encoder: PromptEncoder,
@@ -199,7 +199,7 @@ def packed_split(
                  for one in pack_user(encoder, titles, questions, recipe.limits)]
     return sequences if recipe.packed else [single for one in sequences for single in single_rows(one)]
 
-# %% ../../nbs/75_language/60_training.ipynb #00000015
+# %% ../../nbs/75_language/60_training.ipynb #0000001b
 @torch.no_grad()
 def question_scores(
     scorer: LanguageScorer,
@@ -219,7 +219,7 @@ def question_scores(
         raise ValueError(f"question {int((~np.isfinite(scores)).argmax())} has no score or one that is not finite")
     return scores
 
-# %% ../../nbs/75_language/60_training.ipynb #00000017
+# %% ../../nbs/75_language/60_training.ipynb #0000001e
 def train_language_model(
     recipe: LanguageRecipe,
     data: LanguageData,
@@ -241,7 +241,7 @@ def train_language_model(
     history = fit(scorer, batches, recipe.fit, seed=seed, validate=validate, folder=log)
     return history.epochs, history.states["valid"]
 
-# %% ../../nbs/75_language/60_training.ipynb #00000019
+# %% ../../nbs/75_language/60_training.ipynb #00000020
 def train_language(
     recipe: Recipe,              # of an encoder or a language model
     data: LanguageData,
@@ -257,7 +257,7 @@ def train_language(
         write_weights(folder / "adapter.safetensors", state, {**record, "model": recipe.model})
     return epochs.assign(model=recipe.model, seed=seed)
 
-# %% ../../nbs/75_language/60_training.ipynb #0000001b
+# %% ../../nbs/75_language/60_training.ipynb #00000023
 def load_language(
     recipe: LanguageRecipe,
     folder: str | Path,          # of one training
@@ -275,7 +275,7 @@ def load_language(
         load_learned_state(scorer, weights)
     return scorer.eval(), encoder
 
-# %% ../../nbs/75_language/60_training.ipynb #0000001d
+# %% ../../nbs/75_language/60_training.ipynb #00000025
 def score_question_splits(
     recipe: Recipe,
     folder: Path,            # of one training
@@ -290,7 +290,7 @@ def score_question_splits(
     return {split: question_scores(scorer, packed_split(recipe, prompts, data.dataset, split),
                                    prompts.tokenizer.pad_token_id, n_recent=recipe.limits.recent) for split in splits}
 
-# %% ../../nbs/75_language/60_training.ipynb #0000001f
+# %% ../../nbs/75_language/60_training.ipynb #00000027
 @dataclass(frozen=True)
 class LanguageEvaluation:
     "How trained models are evaluated."
@@ -310,7 +310,7 @@ def prediction_frame(
                          "score": scores, "user_count": train.user_counts()[events.users],
                          "item_count": train.item_counts()[events.items], "is_test": int(split == "test")})
 
-# %% ../../nbs/75_language/60_training.ipynb #00000021
+# %% ../../nbs/75_language/60_training.ipynb #00000029
 def evaluate_language(
     folder: Path,                  # of one training
     data: LanguageData,
@@ -324,7 +324,7 @@ def evaluate_language(
                                          for split in settings.splits], ignore_index=True))
     return trial.values, trial.facts
 
-# %% ../../nbs/75_language/60_training.ipynb #00000022
+# %% ../../nbs/75_language/60_training.ipynb #0000002b
 def _definitions(recipe: Recipe) -> tuple[str, ...]:
     "Whose code decides a training."
     here = "diffrec.language.training"

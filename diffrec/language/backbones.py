@@ -240,7 +240,7 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     "Tokens as text."
     return [tokenizer.decode([token]) for token in ids]
 
-# %% ../../nbs/75_language/12_backbones.ipynb
+# %% ../../nbs/75_language/12_backbones.ipynb #b8b8a740
 def answer_tokens(
     tokenizer: PreTrainedTokenizerBase,
     yes: str = "Yes",          # as it follows the prompt, e.g. " Yes"

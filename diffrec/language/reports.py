@@ -11,7 +11,7 @@ from ..recommenders.steps import ML_1M_FILES, dataset_step, preset_data, study_s
 from ..studies.pipeline import Report, RunCommand, System
 from ..studies.steps import Step
 
-# %% ../../nbs/75_language/90_reports.ipynb #00000004
+# %% ../../nbs/75_language/90_reports.ipynb #00000005
 RUNS = ("25_train_language", "45_evaluate_language")
 
 
@@ -29,7 +29,7 @@ def language_steps(
                   (steps[-1].output,))
     return [prepared, *steps, report]
 
-# %% ../../nbs/75_language/90_reports.ipynb #00000005
+# %% ../../nbs/75_language/90_reports.ipynb #00000007
 LANGUAGE_COSTS = {"data": "outputs/ml-1m/data", "sizes": {"users": 40, "candidates": 1000}, "turns": 5, "warmup": 1}
 
 
@@ -44,14 +44,14 @@ def language_cost_steps(
     parameters = {"out": out, **({"data": f"{folder}/data/ratings"} if quick else LANGUAGE_COSTS)}
     return [prepared, Step("74_benchmark_language", f"{out}/report.ipynb", parameters, (prepared.output,))]
 
-# %% ../../nbs/75_language/90_reports.ipynb #00000006
+# %% ../../nbs/75_language/90_reports.ipynb #00000008
 _REPORTS = (
     Report("ml-1m_language", "Language models conditioned on collaborative vectors on ML-1M, beside their controls.",
            ML_1M_FILES, 100, language_steps),
     Report("language_benchmarks", "CPU seconds of packed training, ranking and CoRA, beside the plain ways.",
            ML_1M_FILES, 10, language_cost_steps))
 
-# %% ../../nbs/75_language/90_reports.ipynb #00000008
+# %% ../../nbs/75_language/90_reports.ipynb #0000000b
 def _evaluation(study: LanguageStudy) -> RunCommand:
     return RunCommand(RUNS[1], ("data", "out"), {"report": "{preset}"}, shown=("auc", "uauc"))
 

@@ -142,7 +142,7 @@ def train_history_encoder(
                   folder=log, validate=lambda: float(auc(labels, history_scores(scorer, rows["valid"]))))
     return history.epochs, history.states["valid"]
 
-# %% ../../nbs/75_language/56_encoders.ipynb #00000011
+# %% ../../nbs/75_language/56_encoders.ipynb #00000012
 def _train_history(recipe: EncoderRecipe, dataset: Dataset, seed: int, folder: Path,
                    record: Mapping[str, Any]) -> pd.DataFrame:
     "Train and write a history encoder; one row an epoch."
@@ -170,7 +170,7 @@ def _no_evaluation(folder: Path, data: Any, settings: Any) -> tuple[pd.DataFrame
 HISTORY_ENCODERS = Family("diffrec.language.encoders:HISTORY_ENCODERS", {}, lambda recipe: (
     "diffrec.language.encoders:train_history_encoder",), read_dataset, fingerprint, _train_history, _no_evaluation)
 
-# %% ../../nbs/75_language/56_encoders.ipynb #00000013
+# %% ../../nbs/75_language/56_encoders.ipynb #00000014
 MOST_WAITING = 6 * 3600.   # seconds that a training waits for another one's encoder or backbone
 TrainedEncoder = ScoringModel | HistoryScorer
 

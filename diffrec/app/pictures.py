@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+# %% ../../nbs/90_app/15_pictures.ipynb #879252ff
 from .recommender import rows_of_ids
 from ..core.folders import claim_folder
 from ..core.paths import Paths

@@ -31,6 +31,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+# %% ../../nbs/60_image_models/16_clip.ipynb #a0532801
 from ..core.checks import check_shape
 from ..core.folders import whole_folder
 from ..core.seeds import rng_for

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# %% ../../nbs/75_language/56_encoders.ipynb #278d8767
 from ..core.artifacts import read_table, read_weights, write_weights
 from ..core.contracts import ScoringModel
 from ..core.locks import one_writer

@@ -20,6 +20,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+# %% ../../nbs/75_language/60_training.ipynb #f6ea75b9
 from ..core.artifacts import read_weights, write_weights
 from ..core.paths import Paths
 from ..core.seals import json_digest

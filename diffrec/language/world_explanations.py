@@ -21,6 +21,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+# %% ../../nbs/75_language/62_world_explanations.ipynb #f7e7e730
 from ..core.artifacts import result_rows
 from ..core.seeds import fixed_seed, rng_for
 from ..core.settings import Count, NonNegative, Share, check_fields

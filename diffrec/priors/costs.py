@@ -23,6 +23,7 @@ from scipy.special import expit
 from torch import Tensor
 from tqdm.auto import tqdm
 
+# %% ../../nbs/70_priors/78_costs.ipynb #8170dbc6
 from ..core.artifacts import result_rows
 from ..core.run_records import Measure
 from ..core.seeds import fixed_seed, generator_for, rng_for

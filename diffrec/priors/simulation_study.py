@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+# %% ../../nbs/70_priors/77_simulation_study.ipynb #2879a7f7
 from ..core.artifacts import file_sha256, read_table
 from ..core.seeds import rng_for
 from ..data.ratings import RatedPictures, likes

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+# %% ../../nbs/40_recommenders/55_training.ipynb #6a7eb7eb
 from ..core.artifacts import read_weights, weights_config, write_weights
 from ..core.contracts import ScoringModel
 from ..core.seeds import fixed_seed

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffrec.app.cli import find_report
+from diffrec.app.cli import SYSTEMS, find_report
 from diffrec.core.artifacts import read_json, read_rows
 from diffrec.core.folders import claim_folder
 from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
 from diffrec.priors.files import load_prior
 from diffrec.studies.pipeline import make_report, run_step, run_steps
-from diffrec.studies.steps import Step
+from diffrec.studies.steps import Step, step_folders
 from diffrec.world.files import load_images
 
 root = Path(__file__).parent.parent
@@ -307,6 +307,18 @@ def test_pictures_are_drawn_once_and_kept(project: Path):
     assert before == {path: path.stat().st_mtime_ns for path in stores.rglob("*.png")}
     rows = read_rows(project / "outputs/pictures-quick/reports/pictures/results.parquet")
     assert {"kept", "utility", "coverage", "same_kind"} <= set(rows["metric"]) and {"shuffled", "mean", "gaussian", "kde", "retrieval", "best_of", "score_only", "unconditional", "prompt_alone"} <= set(rows["versus"])
+
+
+@pytest.mark.parametrize("report", [report for system in SYSTEMS for report in system.reports], ids=lambda report: report.name)
+def test_no_step_writes_around_a_folder_that_an_earlier_step_made(report):
+    "It would find files of this project without a marker there, and refuse the folder; quick and full forms differ in their folders."
+    for quick in (True, False):
+        homes: list[Path] = []
+        for step in report.steps(quick):
+            for place in map(Path, step_folders(step)):
+                is_marked = any(home == place or home in place.parents for home in homes)
+                assert is_marked or not any(place in home.parents for home in homes), f"{place} holds {homes}"
+            homes.append(Path(step.output).parent)
 
 
 LANGUAGE_STEPS = find_report("ml-1m_language").steps(True)

@@ -54,7 +54,7 @@ def picture_steps(
         (world, trained), preset = world_prior_steps(False)[:2], "world"
     out = f"outputs/reports/{name}"
     drawn = {"name": name, "preset": preset, "data": world.parameters["out"], "priors": trained.parameters["out"],
-             "work": f"outputs/{name}", "out": out}
+             "work": f"outputs/{name}/pictures", "out": out}
     return [world, trained, Step("30_generate_images", f"{out}/report.ipynb", drawn, (trained.output,))]
 
 # %% ../../nbs/70_priors/90_reports.ipynb #41d7f4ca

@@ -27,7 +27,7 @@ from .backbones import Backbone, load_backbone, make_tiny_backbone, save_backbon
 from .encoders import MOST_WAITING
 from .prompts import FILM_PROMPT, PromptEncoder, film_prompt
 from .recipes import TinyBackbone
-from .text_features import texts_of_items
+from .text_features import natural_titles
 from ..studies.provenance import record_of, source_hash
 from ..training.fit import fit
 
@@ -36,7 +36,7 @@ def tokenizer_texts(
     titles: Sequence[str],
 ) -> list[str]:
     "Texts from which a tiny backbone's tokenizer learns."
-    words = [FILM_PROMPT, film_prompt(short=True)]
+    words = [FILM_PROMPT, film_prompt(short=True), film_prompt(short=True, rated=True)]
     fixed = [part.text.replace("{title}", "") for one in words for part in (one.start, one.nothing, one.question)]
     chat = ["user\n", "assistant\n", *FILM_PROMPT.answers]
     return [*titles, *(fixed + chat) * max(50, len(titles) // 20)]
@@ -54,7 +54,7 @@ def passages(
     length: int,          # L tokens
 ) -> Passages:            # all passages of the training users
     "Titles liked in training, in order of time, cut into passages that are padded on the right."
-    titles, events = texts_of_items(dataset), liked(dataset.train)
+    titles, events = natural_titles(dataset), liked(dataset.train)
     time = np.zeros(len(events)) if events.timestamps is None else events.timestamps
     order, rows = np.lexsort((events.items, time, events.users)), []
     for places in np.split(order, np.flatnonzero(np.diff(events.users[order])) + 1):
@@ -89,7 +89,7 @@ def untrained_backbone(
     seed: int,
 ) -> Backbone:
     "A tiny backbone with its tokenizer and random weights."
-    return make_tiny_backbone(tokenizer_texts(texts_of_items(dataset)), settings.vocabulary_size, settings.hidden,
+    return make_tiny_backbone(tokenizer_texts(natural_titles(dataset)), settings.vocabulary_size, settings.hidden,
                               settings.layers, settings.heads, seed)
 
 # %% ../../nbs/75_language/57_backbone_training.ipynb #0000000f
@@ -100,9 +100,7 @@ def train_backbone(
     log: Path | None = None,   # checkpoints
 ) -> Backbone:
     "A tiny backbone trained on the likes of training users as text."
-    titles = texts_of_items(dataset)
-    backbone = make_tiny_backbone(tokenizer_texts(titles), settings.vocabulary_size, settings.hidden, settings.layers,
-                                  settings.heads, seed)
+    backbone = untrained_backbone(settings, dataset, seed)
     text = passages(dataset, PromptEncoder(backbone.tokenizer, film_prompt(short=True)), settings.passage)
     fit(backbone.model, partial(_passage_batches, text, settings.batch_size, seed), settings.fit, seed=seed,
         loss=next_token_loss, folder=log)
@@ -117,7 +115,7 @@ def trained_backbone(
 ) -> Backbone:
     "A tiny backbone, trained now unless its folder holds the same training."
     place = Path(folder) / "backbone" / f"seed-{seed}"
-    record = {"settings": record_of(settings), "data": fingerprint(dataset), "titles": texts_of_items(dataset),
+    record = {"settings": record_of(settings), "data": fingerprint(dataset), "titles": natural_titles(dataset),
               "seed": seed, "code": source_hash(["diffrec.language.backbone_training:train_backbone"])}
     digest = json_digest(record)
 

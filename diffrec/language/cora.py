@@ -262,6 +262,11 @@ class CoraModel(GeneratorTuner, CompleteFiles):
         self.cora_generator[adapter_name].add_width(layer.in_features)
         self.cora_generator[adapter_name].to(layer.cora_up[adapter_name].weight)
 
+    @property
+    def reads_items(self) -> bool:
+        "Whether the active adapter's generator reads the vector of the item too."
+        return self.peft_config[self.active_adapters[0]].reads_items
+
     def _check_merge_allowed(self) -> None:
         raise ValueError("CoRA cannot be merged into the base weights: its weights differ from row to row")
 

@@ -142,9 +142,8 @@ class ExplanationModel(nn.Module):
         "The context in which the model's weights are those of these users and items."
         if self.vectors is None:
             return nullcontext()
-        tuner = cora_tuner(self.model)
-        reads_items = tuner.peft_config[tuner.active_adapters[0]].reads_items
-        return conditioned(self.model, *self.vectors(users, items if reads_items else None, generator), copies)
+        items = items if cora_tuner(self.model).reads_items else None
+        return conditioned(self.model, *self.vectors(users, items, generator), copies)
 
     def loss(self, batch: ExplanationBatch, generator: torch.Generator | None = None) -> Tensor:
         "Mean cross-entropy of the answers' tokens of a batch."

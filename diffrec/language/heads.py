@@ -19,9 +19,11 @@ def token_logits(
     head: nn.Linear,         # H -> vocabulary
     tokens: Sequence[int],   # K token ids
 ) -> Tensor:                 # [..., K]
-    "Logits of some tokens, without the rest of the vocabulary."
+    "Logits of some tokens, without the rest of the vocabulary; of a model of 16 bits in 32, so that few are equal."
     rows = torch.as_tensor(tokens, device=head.weight.device)
-    return F.linear(hidden.to(head.weight.dtype), head.weight[rows], None if head.bias is None else head.bias[rows])
+    numbers = torch.promote_types(hidden.dtype, torch.float32)
+    bias = None if head.bias is None else head.bias[rows].to(numbers)
+    return F.linear(hidden.to(numbers), head.weight[rows].to(numbers), bias)
 
 # %% ../../nbs/75_language/30_heads.ipynb #00000008
 ScoreForm = Literal["margin", "yes"]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOFT', 'FILM_PROMPT', 'COLLM_PROMPT', 'CUE', 'Template', 'Prompt', 'film_prompt', 'ChatEnds', 'chat_ends',
-           'PromptEncoder', 'prompt_row', 'PaddedRows', 'padded_rows']
+           'TextCodes', 'PromptEncoder', 'prompt_row', 'PaddedRows', 'padded_rows']
 
 # %% ../../nbs/75_language/10_prompts.ipynb #00000002
 import re
@@ -75,14 +75,16 @@ class Prompt:
 def film_prompt(
     vectors: bool = False,   # with places for the vectors of user and item
     short: bool = False,     # a question of a few tokens, explained once at the start
+    rated: bool = False,     # the history holds all films that the user rated, each with the answer
 ) -> Prompt:
-    "A question about a film after the films that the user liked."
+    "A question about a film after the films that the user liked, or rated."
     user, item = (" {user}", " {item}") if vectors else ("", "")
     about_user, about_item = (("user",), ("item",)) if vectors else ((), ())
-    start = f"Films that the user{user} liked, oldest first:"
+    verb, order = ("rated", "oldest first, liked or not") if rated else ("liked", "oldest first")
+    start = f"Films that the user{user} {verb}, {order}:"
     question = f"Will the user like {{title}}{item}? Answer Yes or No."
     if short:
-        start = f"Films that the user{user} liked, oldest first, and one more: will the user like it? Yes or No."
+        start = f"{start[:-1]}, and one more: will the user like it? Yes or No."
         question = f"> {{title}}{item}"
     return Prompt(Template(start, about_user), Template("\n{title}", ("title",)), Template("\nnone"),
                   Template(f"\n{question}", ("title", *about_item)))
@@ -115,12 +117,19 @@ def chat_ends(
     return ChatEnds(*text.split(middle), "")
 
 # %% ../../nbs/75_language/10_prompts.ipynb #00000013
+class TextCodes(NamedTuple):
+    "Texts in place of vectors."
+    users: Sequence[str]   # of each user
+    items: Sequence[str]   # of each item
+
+
 @dataclass(frozen=True)
 class PromptEncoder:
     "Prompts as token ids."
     tokenizer: Any                                          # of transformers, fast
     prompt: Prompt
     soft: Mapping[str, int] = field(default_factory=dict)   # soft placeholder -> id of its token
+    codes: TextCodes | None = None                          # stand behind the start and behind titles in question
     _known: dict[str, list[int]] = field(default_factory=dict, repr=False)   # text -> tokens
 
     def __post_init__(self):

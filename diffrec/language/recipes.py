@@ -41,7 +41,7 @@ def encoders_of(
                for name, recipe in kept.items()}, **recipes}
 
 # %% ../../nbs/75_language/55_recipes.ipynb #00000007
-Method = Literal["frozen", "lora", "collm", "cora"]
+Method = Literal["frozen", "lora", "collm", "binllm", "cora"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class LanguageRecipe(Recipe):
     n_tokens: Count = 4096                         # of a batch
     parts: Count = 1                               # epochs that one pass over the questions takes
     short: bool = True                             # the short form of the question
+    rated: bool = False                            # the history holds all earlier ratings with their labels
+    dtype: Literal["float32", "bfloat16"] = "float32"    # of a pretrained backbone's weights
+    starts_from: "LanguageRecipe | None" = None    # whose LoRA is trained first, and frozen then
 
     def __post_init__(self):
         if (self.encoder is None) != (self.method in ("frozen", "lora")):
@@ -81,6 +84,8 @@ class LanguageRecipe(Recipe):
             raise ValueError(f"recipe {self.model!r}: a frozen model has no `fit`, and every other method needs one")
         if self.encoder and self.encoder.recommender is None and self.vectors != "own":
             raise ValueError(f"recipe {self.model!r}: a history encoder has no table that could be {self.vectors}")
+        if self.starts_from and (self.method, self.starts_from.method) != ("collm", "lora"):
+            raise ValueError(f"recipe {self.model!r}: only collm starts from a recipe, and only from one of lora")
         reads_items = self.method == "cora" and self.shape.get("generator") != "user"
         if self.packed and (reads_items or self.encoder and self.encoder.recommender is None):
             raise ValueError(f"recipe {self.model!r}: a condition that belongs to one question needs packed=False")
@@ -98,12 +103,17 @@ def language_recipes(
     made["tallrec"] = replace(base, control="icl", claim="fine-tuning on labels")
     collm = replace(base, model="collm_mf", method="collm", encoder=encoders[READS["collm_mf"]],
                     claim="whose vectors they are")
+    binllm = replace(collm, model="binllm_mf", method="binllm", shape={**base.shape, "n_bits": 32})
     pairs = replace(collm, model="cora_mf", method="cora", shape=dict(cora), packed=False, limits=rows)
-    for recipe in (collm, pairs):
+    for recipe in (collm, binllm, pairs):
         for vectors in ("shuffled", "mean"):
             name = f"{recipe.model}_{vectors}"
             made[name] = replace(recipe, model=name, vectors=vectors, claim="")
         made[recipe.model] = replace(recipe, control=f"{recipe.model}_shuffled")
+    made["collm_mf_staged"] = replace(collm, model="collm_mf_staged", starts_from=replace(base, control="", claim=""),
+                                      control="tallrec", claim="a projector of vectors, the rest as it was")
+    made["tallrec_rated"] = replace(base, model="tallrec_rated", rated=True, control="tallrec",
+                                    claim="labels of earlier questions")
     made["cora_din"] = replace(pairs, model="cora_din", encoder=encoders[READS["cora_din"]], control="tallrec",
                                claim="vectors of the history")
     return made
@@ -114,8 +124,9 @@ TINY_RECIPE = LanguageRecipe(
     FitConfig(n_epochs=12, learning_rate=1e-3, optimizer="adamw", weight_decay=1e-2, clip_norm=1., warmup_steps=30,
               patience=4), limits=PackingLimits(history=256, sequence=768), parts=8)
 SMOLLM2 = replace(
-    TINY_RECIPE, backbone="smollm2-135m", short=False, n_tokens=2048, limits=PackingLimits(history=256, sequence=1024),
-    parts=1, fit=replace(TINY_RECIPE.fit, n_epochs=1, learning_rate=5e-4, mixed_precision="bf16", checkpoint_steps=20))
+    TINY_RECIPE, shape={"r": 8, "alpha": 16., "dropout": 0.}, backbone="smollm2-135m", dtype="bfloat16", n_tokens=2048,
+    limits=PackingLimits(history=128, sequence=512), parts=4,
+    fit=replace(TINY_RECIPE.fit, n_epochs=4, learning_rate=5e-4, patience=None, checkpoint_steps=20))
 PAIR_ROWS = PackingLimits(history=64, sequence=256)
 CORA = {"r": 8, "alpha": 16., "dropout": .05, "hidden_dim": 256, "bottleneck_dim": 32}
 
@@ -144,7 +155,9 @@ def _toy(recipe: Recipe) -> Recipe:
     encoder = recipe.encoder and _toy(recipe.encoder)
     loop = recipe.fit and replace(recipe.fit, n_epochs=1, warmup_steps=0, patience=None)
     backbone = TinyBackbone(vocabulary_size=400, hidden=16, layers=1, heads=2)
-    return replace(recipe, encoder=encoder, fit=loop, backbone=backbone, parts=1)
+    shape = {**recipe.shape, **({"n_bits": 8} if recipe.method == "binllm" else {})}
+    start = recipe.starts_from and _toy(recipe.starts_from)
+    return replace(recipe, shape=shape, encoder=encoder, fit=loop, backbone=backbone, parts=1, starts_from=start)
 
 
 _TINY_SET = language_recipes(ML_1M_ENCODERS, TINY_RECIPE, CORA, PAIR_ROWS)

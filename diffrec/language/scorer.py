@@ -76,8 +76,7 @@ class LanguageScorer(nn.Module):
         "The context in which CoRA's layers have the condition of a batch."
         if not self.has_cora:
             return nullcontext()
-        tuner = cora_tuner(self.model)
-        if not tuner.peft_config[tuner.active_adapters[0]].reads_items:
+        if not cora_tuner(self.model).reads_items:
             return conditioned(self.model, users)
         one_question(batch, "CoRA with items")
         return conditioned(self.model, users, items[:, 0])

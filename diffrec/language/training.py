@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LANGUAGE', 'LanguageData', 'open_language_data', 'language_fingerprint', 'open_backbone', 'prompt_encoder',
-           'HistoryVectors', 'history_vectors', 'vectors_for', 'adapted', 'build_scorer', 'packed_split',
-           'question_scores', 'train_language_model', 'train_language', 'load_language', 'score_question_splits',
-           'LanguageEvaluation', 'prediction_frame', 'evaluate_language']
+           'HistoryVectors', 'history_vectors', 'known_ids', 'vectors_for', 'codes_for', 'adapted', 'freeze_start',
+           'build_scorer', 'packed_split', 'scores_by_row', 'question_scores', 'train_language_model', 'train_language',
+           'load_language', 'score_question_splits', 'LanguageEvaluation', 'prediction_frame', 'evaluate_language']
 
 # %% ../../nbs/75_language/60_training.ipynb #00000002
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,18 +30,20 @@ from ..data.interactions import Dataset, fingerprint
 from ..evaluation.rating import auc
 from .backbone_training import trained_backbone
 from .backbones import Backbone, answer_tokens, load_backbone
+from .codes import text_codes
 from .collm import SoftTokens
 from .cora import CoraConfig
 from .encoders import HistoryScorer, encoder_scores, history_rows, trained_encoder, vector_tables
 from .packing import Packed, PackedBatches, pack_user, single_rows
-from .prompts import PromptEncoder, chat_ends, film_prompt
+from .prompts import PromptEncoder, TextCodes, chat_ends, film_prompt
 from .questions import user_questions
 from .recipes import RECIPES, EncoderRecipe, LanguageRecipe, TinyBackbone
 from .scorer import LanguageScorer
-from .text_features import natural_title, texts_of_items
-from .vectors import CollaborativeVectors
+from .settings import RECENT
+from .text_features import natural_titles, texts_of_items
+from .vectors import CollaborativeVectors, controlled_table, scaled_table
 from ..studies.recipe import Family, Recipe, log_folder
-from ..studies.trials import load_record, predictions_trial
+from ..studies.trials import load_record, predictions_trial, train_once
 from ..training.config import load_learned_state
 from ..training.fit import fit
 
@@ -77,7 +79,7 @@ def open_backbone(
     if isinstance(recipe.backbone, TinyBackbone):
         backbone = trained_backbone(recipe.backbone, data.dataset, seed, data.made)
     else:
-        backbone = load_backbone(data.models / recipe.backbone)
+        backbone = load_backbone(data.models / recipe.backbone, recipe.dtype)
     backbone.model.requires_grad_(False)
     return backbone
 
@@ -85,11 +87,12 @@ def open_backbone(
 def prompt_encoder(
     recipe: LanguageRecipe,
     tokenizer: Any,
+    codes: TextCodes | None = None,   # see `codes_for`
 ) -> PromptEncoder:
     "The prompts of a recipe."
     has_places = recipe.method == "collm"
     soft = {"user": len(tokenizer), "item": len(tokenizer) + 1} if has_places else {}
-    return PromptEncoder(tokenizer, film_prompt(vectors=has_places, short=recipe.short), soft)
+    return PromptEncoder(tokenizer, film_prompt(has_places, recipe.short, recipe.rated), soft, codes)
 
 # %% ../../nbs/75_language/60_training.ipynb #0000000d
 def _without_own(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, metadata: dict) -> None:
@@ -139,21 +142,42 @@ def history_vectors(
     return HistoryVectors(encoder, torch.from_numpy(dataset.train.user_counts() > 0), shift, scale)
 
 # %% ../../nbs/75_language/60_training.ipynb #00000012
+def known_ids(
+    dataset: Dataset,
+) -> tuple[torch.Tensor, torch.Tensor]:   # [U], [I] bool
+    "Which users and items have training events."
+    return tuple(torch.from_numpy(counts > 0) for counts in (dataset.train.user_counts(), dataset.train.item_counts()))
+
+
 def vectors_for(
     recipe: LanguageRecipe,
     data: LanguageData,
     seed: int,
 ) -> nn.Module | None:       # None: the method reads no vectors
     "The vectors that a recipe is conditioned on; their encoder is trained if it is not there."
-    if recipe.encoder is None:
+    if recipe.encoder is None or recipe.method == "binllm":
         return None
     encoder, _ = trained_encoder(recipe.encoder, data.dataset, seed, data.made)
     if isinstance(encoder, HistoryScorer):
         return history_vectors(encoder, data.dataset)
-    known = [torch.from_numpy(counts > 0)
-             for counts in (data.dataset.train.user_counts(), data.dataset.train.item_counts())]
     with fixed_seed(seed, "rows of unseen users and items"):
-        return CollaborativeVectors(*vector_tables(encoder), *known, recipe.id_dropout, recipe.vectors, seed)
+        return CollaborativeVectors(*vector_tables(encoder), *known_ids(data.dataset), recipe.id_dropout,
+                                    recipe.vectors, seed)
+
+# %% ../../nbs/75_language/60_training.ipynb #6a0dabb6
+def codes_for(
+    recipe: LanguageRecipe,
+    data: LanguageData,
+    seed: int,
+) -> TextCodes | None:       # None: the method reads no codes
+    "The texts that stand for vectors; their encoder is trained if it is not there."
+    if recipe.method != "binllm":
+        return None
+    encoder, _ = trained_encoder(recipe.encoder, data.dataset, seed, data.made)
+    known = known_ids(data.dataset)
+    tables = [controlled_table(scaled_table(name, table, ids), ids, recipe.vectors, seed, name).numpy()
+              for name, table, ids in zip(("users", "items"), vector_tables(encoder), known)]
+    return text_codes(*tables, *(ids.numpy() for ids in known), recipe.shape["n_bits"], seed)
 
 # %% ../../nbs/75_language/60_training.ipynb #00000014
 def adapted(
@@ -166,12 +190,27 @@ def adapted(
         return model
     if recipe.method == "cora":
         return get_peft_model(model, CoraConfig(cond_dim=width, **recipe.shape))
-    shape = dict(recipe.shape)
+    shape = {name: value for name, value in recipe.shape.items() if name != "n_bits"}
     return get_peft_model(model, LoraConfig(
         r=shape.pop("r"), lora_alpha=shape.pop("alpha"), lora_dropout=shape.pop("dropout"), task_type="CAUSAL_LM",
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], **shape))
 
 # %% ../../nbs/75_language/60_training.ipynb #00000016
+def freeze_start(
+    scorer: LanguageScorer,
+    folder: Path,            # of the training that it starts from
+) -> None:
+    "Load the LoRA of another training and freeze it; raises `ValueError` if it does not fit."
+    weights, _ = read_weights(folder / "adapter.safetensors")
+    lora = {name: weight for name, weight in scorer.named_parameters() if "lora_" in name}
+    if weights.keys() != lora.keys():
+        raise ValueError(f"{folder} holds no LoRA of this model: "
+                         f"{sorted(weights.keys() ^ lora.keys())[:3]} are in one of both")
+    for name, weight in lora.items():
+        weight.data.copy_(weights[name])
+        weight.requires_grad_(False)
+
+
 def build_scorer(
     recipe: LanguageRecipe,
     data: LanguageData,
@@ -179,13 +218,17 @@ def build_scorer(
 ) -> tuple[LanguageScorer, PromptEncoder]:
     "The scorer of a recipe before training, and its prompts."
     tokenizer, model = open_backbone(recipe, data, seed)
-    encoder, vectors = prompt_encoder(recipe, tokenizer), vectors_for(recipe, data, seed)
+    encoder = prompt_encoder(recipe, tokenizer, codes_for(recipe, data, seed))
+    vectors = vectors_for(recipe, data, seed)
     ends = chat_ends(tokenizer)
     answers = answer_tokens(tokenizer, *(ends.space + answer for answer in encoder.prompt.answers), ends.after)
     width = 0 if vectors is None else vectors.shift.shape[1] if isinstance(vectors, HistoryVectors) else vectors.width
     with fixed_seed(seed, "initial adapter"):
         soft = SoftTokens(encoder.soft, width, model.config.hidden_size) if recipe.method == "collm" else None
-        return LanguageScorer(adapted(model, recipe, width), answers, vectors, soft), encoder
+        scorer = LanguageScorer(adapted(model, recipe, width), answers, vectors, soft)
+    if recipe.starts_from:
+        freeze_start(scorer, train_once(LANGUAGE, recipe.starts_from, data, seed, data.made / "starts"))
+    return scorer, encoder
 
 # %% ../../nbs/75_language/60_training.ipynb #00000019
 def packed_split(
@@ -195,27 +238,40 @@ def packed_split(
     split: str,
 ) -> list[Packed]:          # every event of the split once
     "The questions of a split as a recipe reads them: packed, or one a sequence."
-    titles = [natural_title(text) for text in texts_of_items(dataset)]
-    sequences = [one for questions in user_questions(dataset, split)
+    titles = natural_titles(dataset)
+    sequences = [one for questions in user_questions(dataset, split, recipe.rated)
                  for one in pack_user(encoder, titles, questions, recipe.limits)]
     return sequences if recipe.packed else [single for one in sequences for single in single_rows(one)]
 
 # %% ../../nbs/75_language/60_training.ipynb #0000001b
 @torch.no_grad()
+def scores_by_row(
+    scorer: LanguageScorer,
+    sequences: Sequence[Packed],
+    pad_id: int,
+    n_tokens: int = 8192,       # of a batch; 1: one sequence a batch
+    n_recent: int = RECENT,     # see `PackingLimits`
+) -> pd.Series:                 # float64, indexed by `Packed.rows`, sorted
+    "Scores of questions without gradients, the scorer in evaluation mode."
+    scorer.eval()
+    device, rows, scores = next(scorer.parameters()).device, [], []
+    for batch in PackedBatches(sequences, pad_id, n_tokens, n_recent, shuffle=False)(0):
+        found = scorer(type(batch)(*(part.to(device) for part in batch))).double().cpu()
+        rows += batch.rows[batch.asked].tolist()
+        scores += found[batch.asked].tolist()
+    return pd.Series(scores, rows).sort_index()
+
+
 def question_scores(
     scorer: LanguageScorer,
-    sequences: list[Packed],
+    sequences: Sequence[Packed],   # of all questions of a split
     pad_id: int,
-    n_tokens: int = 8192,       # of a batch
-    n_recent: int = 25,         # see `PackingLimits`
-) -> np.ndarray:                # [N] float64, in the order of the split's events
+    n_tokens: int = 8192,
+    n_recent: int = RECENT,
+) -> np.ndarray:                   # [N] float64, in the order of the split's events
     "Scores of all questions; raises `ValueError` if one is missing or not a number."
-    scorer.eval()
-    device, found = next(scorer.parameters()).device, {}
-    for batch in PackedBatches(sequences, pad_id, n_tokens, n_recent, shuffle=False)(0):
-        scores = scorer(type(batch)(*(part.to(device) for part in batch))).double().cpu()
-        found.update(zip(batch.rows[batch.asked].tolist(), scores[batch.asked].tolist()))
-    scores = np.array([found.get(row, np.nan) for row in range(max(found) + 1)])
+    found = scores_by_row(scorer, sequences, pad_id, n_tokens, n_recent)
+    scores = found.reindex(range(found.index.max() + 1)).to_numpy()
     if not np.isfinite(scores).all():
         raise ValueError(f"question {int((~np.isfinite(scores)).argmax())} has no score or one that is not finite")
     return scores

@@ -181,20 +181,19 @@ def _brier_statistic(labels: np.ndarray, logits: np.ndarray, owners: np.ndarray)
 def _ece_statistic(labels: np.ndarray, logits: np.ndarray, owners: np.ndarray, n_bins: int = 15) -> UserStatistic:
     "ECE over bins of equal mass under the weights."
     labels, logits = _pair(labels, logits, "logits")
-    order, (sizes, probabilities) = np.argsort(logits), (np.unique(logits, return_counts=True)[1], expit(logits))
-    starts, owners, away = sizes.cumsum() - sizes, owners[order], (labels - probabilities)[order]
+    order, sizes = np.argsort(logits), np.unique(logits, return_counts=True)[1]
+    ends, owners, away = sizes.cumsum() - 1, owners[order], (labels - expit(logits))[order]
+    cuts = np.arange(1, n_bins) / n_bins
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        of_rows = weights[:, owners]
-        mass = np.add.reduceat(of_rows, starts, axis=1)
-        total = mass.sum(1, keepdims=True)
-        middle = (mass.cumsum(1) - mass / 2) / total
-        bins = np.minimum(np.floor(middle * n_bins).astype(np.int64), n_bins - 1)     # the last groups can have mass 0
-        cells = bins + n_bins * np.arange(len(bins))[:, None]
-        sums = np.bincount(cells.ravel(), np.add.reduceat(of_rows * away, starts, axis=1).ravel(), n_bins * len(bins))
-        return np.abs(sums.reshape(-1, n_bins)).sum(1) / total[:, 0]
+    def of_draw(of_rows: np.ndarray) -> float:
+        "ECE under weights [N] of the sorted rows: from running sums, which are cut where the middle ranks pass a bin."
+        upto, sums = of_rows.cumsum()[ends], (of_rows * away).cumsum()[ends]
+        middle = (upto - np.diff(upto, prepend=0.) / 2) / upto[-1]
+        below = np.searchsorted(middle, cuts)                                   # groups in the bins so far
+        at_cuts = np.append(0., sums)[[0, *below, len(sums)]]
+        return np.abs(np.diff(at_cuts)).sum() / upto[-1]
 
-    return statistic
+    return lambda weights: np.array([of_draw(one[owners]) for one in weights])
 
 
 CALIBRATION_METRICS: RatingMetrics = {"log_loss": _log_loss_statistic, "brier": _brier_statistic, "ece": _ece_statistic}

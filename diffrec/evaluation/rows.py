@@ -64,7 +64,7 @@ def prefer_valid(
     return on_valid if len(on_valid) else picked
 
 # %% ../../nbs/25_evaluation/90_rows.ipynb #1fa16403
-_UPPER_CASE = ("auc", "uauc", "gauc", "mae", "rmse", "ndcg", "mrr", "map")
+_UPPER_CASE = ("auc", "uauc", "gauc", "mae", "rmse", "ndcg", "mrr", "map", "ece")
 
 
 def metric_name(
@@ -72,8 +72,8 @@ def metric_name(
     k: int | None = None,  # its cut-off
 ) -> str:
     "A metric as papers print it: `NDCG@20`, `Hit rate@10`, `AUC`."
-    words = metric.replace("_", " ")
-    words = words.upper() if metric in _UPPER_CASE else words[:1].upper() + words[1:]
+    first, *others = metric.split("_")
+    words = " ".join([first.upper() if first in _UPPER_CASE else first[:1].upper() + first[1:], *others])
     return words if k is None or pd.isna(k) else f"{words}@{k}"
 
 # %% ../../nbs/25_evaluation/90_rows.ipynb #b2197024

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 from .ensembles import joined_predictions
 from .presets import COUNTERS, LanguageStudy, with_counters
+from .probabilities import probability_rows
 from .training import LANGUAGE, LanguageData, LanguageEvaluation
-from ..recommenders.studies import rating_rows, trials_folder
+from ..recommenders.studies import rating_rows, study_recipes, trials_folder
 from ..studies.recipe import Recipe
 from ..studies.trials import evaluate_or_find, predictions_of
 
@@ -79,4 +80,6 @@ def language_rows(
     test = predictions[predictions["is_test"] == 1]
     joined = ensemble_predictions(predictions, study.ensembles)
     both = pd.concat([test, joined], ignore_index=True).drop(columns="is_test").assign(selection="valid")
-    return rating_rows(both, controls, study, report, dataset)
+    recipes = study_recipes(LANGUAGE, study)
+    return pd.concat([rating_rows(both, controls, study, report, dataset),
+                      probability_rows(predictions, joined, controls, study, recipes, report, dataset)], ignore_index=True)

@@ -313,17 +313,18 @@ def rating_rows(
     study: RecommenderStudy,
     report: str,                   # the report that the rows belong to
     dataset: str,                  # its name
+    metrics: Sequence[str] = ("auc", "uauc", "gauc"),   # see `summarise_rating`
 ) -> pd.DataFrame:                 # result rows
     "Values with intervals, and paired differences from controls and rivals."
     models, common = set(predictions["model"]), (report, dataset, study.split)
     rng = rng_for(study.resampling_seed, "resampling")
-    rows = [summarise_rating(predictions, *common, present(controls, models), rng, study.n_resamples,
-                             slices=study.slices)]
+    rows = [summarise_rating(predictions, *common, present(controls, models), rng, study.n_resamples, metrics,
+                             study.slices)]
     for others in study.rivals:
         if pairs := present(others, models):
             among, rng = (predictions[predictions["model"].isin([*pairs, *pairs.values()])],
                           rng_for(study.resampling_seed, "rivals"))
-            beside = summarise_rating(among, *common, pairs, rng, study.n_resamples, slices=study.slices)
+            beside = summarise_rating(among, *common, pairs, rng, study.n_resamples, metrics, study.slices)
             rows.append(beside[beside["versus"] != ""])
     table = one_family(pd.concat(rows, ignore_index=True))
     return pd.concat([table, share_of_ceiling(table)], ignore_index=True) if "oracle" in models else table

@@ -25,7 +25,7 @@ from ..core.seeds import rng_for
 from ..data.interactions import Dataset, fingerprint, liked
 from .backbones import Backbone, load_backbone, make_tiny_backbone, save_backbone
 from .encoders import MOST_WAITING
-from .prompts import FILM_PROMPT, PromptEncoder, film_prompt
+from .prompts import FILM_PROMPT, PromptEncoder, item_prompt
 from .recipes import TinyBackbone
 from .text_features import natural_titles
 from ..studies.provenance import record_of, source_hash
@@ -34,9 +34,10 @@ from ..training.fit import fit
 # %% ../../nbs/75_language/57_backbone_training.ipynb #00000005
 def tokenizer_texts(
     titles: Sequence[str],
+    noun: str = "film",      # what an item is, see `item_prompt`
 ) -> list[str]:
     "Texts from which a tiny backbone's tokenizer learns."
-    words = [FILM_PROMPT, film_prompt(short=True), film_prompt(short=True, rated=True)]
+    words = [item_prompt(short=short, rated=rated, noun=noun) for short in (False, True) for rated in (False, True)]
     fixed = [part.text.replace("{title}", "") for one in words for part in (one.start, one.nothing, one.question)]
     chat = ["user\n", "assistant\n", *FILM_PROMPT.answers]
     return [*titles, *(fixed + chat) * max(50, len(titles) // 20)]
@@ -87,9 +88,10 @@ def untrained_backbone(
     settings: TinyBackbone,
     dataset: Dataset,
     seed: int,
+    noun: str = "film",
 ) -> Backbone:
     "A tiny backbone with its tokenizer and random weights."
-    return make_tiny_backbone(tokenizer_texts(natural_titles(dataset)), settings.vocabulary_size, settings.hidden,
+    return make_tiny_backbone(tokenizer_texts(natural_titles(dataset), noun), settings.vocabulary_size, settings.hidden,
                               settings.layers, settings.heads, seed)
 
 # %% ../../nbs/75_language/57_backbone_training.ipynb #0000000f
@@ -98,10 +100,11 @@ def train_backbone(
     dataset: Dataset,
     seed: int,
     log: Path | None = None,   # checkpoints
+    noun: str = "film",
 ) -> Backbone:
     "A tiny backbone trained on the likes of training users as text."
-    backbone = untrained_backbone(settings, dataset, seed)
-    text = passages(dataset, PromptEncoder(backbone.tokenizer, film_prompt(short=True)), settings.passage)
+    backbone = untrained_backbone(settings, dataset, seed, noun)
+    text = passages(dataset, PromptEncoder(backbone.tokenizer, item_prompt(short=True, noun=noun)), settings.passage)
     fit(backbone.model, partial(_passage_batches, text, settings.batch_size, seed), settings.fit, seed=seed,
         loss=next_token_loss, folder=log)
     return backbone
@@ -112,15 +115,17 @@ def trained_backbone(
     dataset: Dataset,
     seed: int,
     folder: str | Path,    # of all encoders and backbones
+    noun: str = "film",    # what an item is
 ) -> Backbone:
     "A tiny backbone, trained now unless its folder holds the same training."
     place = Path(folder) / "backbone" / f"seed-{seed}"
     record = {"settings": record_of(settings), "data": fingerprint(dataset), "titles": natural_titles(dataset),
-              "seed": seed, "code": source_hash(["diffrec.language.backbone_training:train_backbone"])}
+              "seed": seed, "noun": noun, "code": source_hash(["diffrec.language.backbone_training:train_backbone"])}
     digest = json_digest(record)
 
     def make(note: Path) -> None:
-        backbone = train_backbone(settings, dataset, seed, place.with_name(f"{place.name}-log") / digest[:12])
+        log = place.with_name(f"{place.name}-log") / digest[:12]
+        backbone = train_backbone(settings, dataset, seed, log, noun)
         save_backbone(place, backbone, {"made from": digest})
         write_json(note, {"made from": digest})
 

@@ -28,7 +28,7 @@ from ..figures.curves import new_axes
 from .backbones import Backbone, answer_tokens
 from .cora import CoraConfig, conditioned, merged
 from .packing import Packed, PackedBatches, UserQuestions, pack_user, single_rows
-from .prompts import PromptEncoder, chat_ends, film_prompt
+from .prompts import PromptEncoder, chat_ends, item_prompt
 from .questions import likes_in_time, user_questions
 from .scorer import LanguageScorer
 from .settings import PackingLimits
@@ -139,7 +139,7 @@ def plain_scorer(
 ) -> tuple[LanguageScorer, Packing, int]:   # the text alone; how questions are packed; id of padding
     "What ranking and training share."
     tokenizer, model = backbone
-    encoder, ends = PromptEncoder(tokenizer, film_prompt(short=True)), chat_ends(tokenizer)
+    encoder, ends = PromptEncoder(tokenizer, item_prompt(short=True)), chat_ends(tokenizer)
     answers = answer_tokens(tokenizer, *(ends.space + word for word in encoder.prompt.answers), ends.after)
     pack = partial(pack_user, encoder, natural_titles(dataset), limits=sizes.limits)
     return LanguageScorer(model, answers).eval(), pack, tokenizer.pad_token_id

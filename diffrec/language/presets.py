@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'ENCODERS', 'READS', 'TEXT_ONLY', 'RATED', 'COLLM', 'BINLLM', 'CORA_MODELS', 'TINY_MODELS',
-           'TINY_ENSEMBLES', 'PRESETS', 'with_counters', 'LanguageStudy', 'comparisons', 'language_study']
+           'TINY_ENSEMBLES', 'LARGE_MODELS', 'PRESETS', 'with_counters', 'LanguageStudy', 'comparisons',
+           'language_study']
 
 # %% ../../nbs/75_language/53_presets.ipynb #00000002
 from dataclasses import dataclass
@@ -70,9 +71,13 @@ def language_study(
 
 TINY_MODELS = (*TEXT_ONLY, *RATED, *COLLM, *BINLLM, *CORA_MODELS)
 TINY_ENSEMBLES = ("mf", "din", "tallrec", "collm_mf", "cora_mf", "cora_din")
+LARGE_MODELS = (*TEXT_ONLY, "collm_mf", "collm_mf_shuffled", "collm_mf_staged", "cora_mf", "cora_mf_shuffled", "cora_din")
 PRESETS: dict[str, LanguageStudy] = {
     "toy": language_study("toy", TINY_MODELS, TINY_ENSEMBLES, "toy", n_resamples=200),
     "ml-1m-tiny": language_study("ml-1m-tiny", TINY_MODELS, TINY_ENSEMBLES, "ml-1m", seeds=(0, 1, 2), fewer_seeds={
-        "lightgcn": 1, "sasrec": 1, "collm_mf_mean": 1, "cora_mf_mean": 1}),
+        "lightgcn": 1, "sasrec": 1, "collm_mf_mean": 1, "binllm_mf_shuffled": 1, "cora_mf_mean": 1}),
     "ml-1m-smollm2": language_study("ml-1m-smollm2", (*TEXT_ONLY, "collm_mf"), ("mf", "din", "tallrec", "collm_mf"),
-                                    "ml-1m")}
+                                    "ml-1m"),
+    "ml-1m-vicuna": language_study("ml-1m-vicuna", LARGE_MODELS, TINY_ENSEMBLES, "ml-1m"),
+    "amazon": language_study("amazon", LARGE_MODELS, TINY_ENSEMBLES, "amazon"),
+    "world": language_study("world", TINY_MODELS, TINY_ENSEMBLES, "world")}

@@ -35,7 +35,7 @@ from .collm import SoftTokens
 from .cora import CoraConfig
 from .encoders import HistoryScorer, encoder_scores, history_rows, trained_encoder, vector_tables
 from .packing import Packed, PackedBatches, pack_user, single_rows
-from .prompts import PromptEncoder, TextCodes, chat_ends, film_prompt
+from .prompts import PromptEncoder, TextCodes, chat_ends, item_prompt
 from .questions import user_questions
 from .recipes import RECIPES, EncoderRecipe, LanguageRecipe, TinyBackbone
 from .scorer import LanguageScorer
@@ -77,10 +77,13 @@ def open_backbone(
 ) -> Backbone:
     "The frozen backbone of a recipe."
     if isinstance(recipe.backbone, TinyBackbone):
-        backbone = trained_backbone(recipe.backbone, data.dataset, seed, data.made)
+        backbone = trained_backbone(recipe.backbone, data.dataset, seed, data.made, recipe.noun)
     else:
-        backbone = load_backbone(data.models / recipe.backbone, recipe.dtype)
+        device = recipe.fit.device if recipe.fit else "auto"
+        backbone = load_backbone(data.models / recipe.backbone, recipe.dtype, device, recipe.four_bit)
     backbone.model.requires_grad_(False)
+    if recipe.checkpointing:
+        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     return backbone
 
 
@@ -92,7 +95,8 @@ def prompt_encoder(
     "The prompts of a recipe."
     has_places = recipe.method == "collm"
     soft = {"user": len(tokenizer), "item": len(tokenizer) + 1} if has_places else {}
-    return PromptEncoder(tokenizer, film_prompt(has_places, recipe.short, recipe.rated), soft, codes)
+    prompt = item_prompt(has_places, recipe.short, recipe.rated, recipe.noun)
+    return PromptEncoder(tokenizer, prompt, soft, codes)
 
 # %% ../../nbs/75_language/60_training.ipynb #0000000d
 def _without_own(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, metadata: dict) -> None:
@@ -228,7 +232,7 @@ def build_scorer(
         scorer = LanguageScorer(adapted(model, recipe, width), answers, vectors, soft)
     if recipe.starts_from:
         freeze_start(scorer, train_once(LANGUAGE, recipe.starts_from, data, seed, data.made / "starts"))
-    return scorer, encoder
+    return scorer.to(next(model.parameters()).device), encoder
 
 # %% ../../nbs/75_language/60_training.ipynb #00000019
 def packed_split(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'ENCODERS', 'READS', 'TEXT_ONLY', 'RATED', 'COLLM', 'BINLLM', 'CORA_MODELS', 'TINY_MODELS',
-           'TINY_ENSEMBLES', 'LARGE_MODELS', 'PRESETS', 'with_counters', 'LanguageStudy', 'comparisons',
-           'language_study']
+           'TINY_ENSEMBLES', 'JOINT_ENCODERS', 'JOINT_LANGUAGE', 'TINY_JOINT', 'LARGE_MODELS', 'PRESETS',
+           'with_counters', 'LanguageStudy', 'comparisons', 'language_study']
 
 # %% ../../nbs/75_language/53_presets.ipynb #00000002
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.settings import Names
@@ -36,23 +36,28 @@ def with_counters(
 class LanguageStudy(RecommenderStudy):
     "Which encoders and language models are trained, and how they are evaluated."
     ensembles: Names = ("tallrec",)     # models that are also averaged with the counters
+    joint: dict[str, Names] = field(default_factory=dict)   # name -> models that are averaged with the counters together
 
     def __post_init__(self):
         super().__post_init__()
-        if lacking := [name for name in (*self.ensembles, COUNTERS) if name not in self.models]:
+        members = [name for names in self.joint.values() for name in names]
+        if lacking := [name for name in (*self.ensembles, *members, COUNTERS) if name not in self.models]:
             raise ValueError(f"ensembles: {lacking[0]!r} is not among the models {list(self.models)}")
 
 # %% ../../nbs/75_language/53_presets.ipynb #0000000a
 def comparisons(
     models: tuple[str, ...],
     ensembles: tuple[str, ...],
+    joint: tuple[str, ...] = (),   # names of joint ensembles
 ) -> tuple[dict[str, str], ...]:   # each model -> another
     "What models and ensembles are compared with besides their controls."
     to_counters = {name: COUNTERS for name in models if name != COUNTERS}
     to_encoder = {name: encoder for name, encoder in READS.items() if {name, encoder} <= set(models)}
-    joined = {with_counters(name): COUNTERS for name in ensembles}
+    joined = {with_counters(name): COUNTERS for name in (*ensembles, *joint)}
     beside = {with_counters(name): with_counters(encoder) for name, encoder in READS.items()
               if {name, encoder} <= set(ensembles)}
+    if {"all", "encoders"} <= set(joint):
+        beside[with_counters("all")] = with_counters("encoders")
     return tuple(pairs for pairs in (to_counters, to_encoder, joined, beside) if pairs)
 
 # %% ../../nbs/75_language/53_presets.ipynb #0000000c
@@ -64,20 +69,23 @@ def language_study(
     **others: Any,               # fields of `LanguageStudy`
 ) -> LanguageStudy:
     "Encoders and language models of some settings beside each other."
-    every = (*ENCODERS, *models)
-    return LanguageStudy(settings, every, ensembles=ensembles, dataset=dataset, rivals=comparisons(every, ensembles),
-                         **{**LABEL_EVALUATION, **others})
+    every, joint = (*ENCODERS, *models), others.get("joint", {})
+    return LanguageStudy(settings, every, ensembles=ensembles, dataset=dataset,
+                         rivals=comparisons(every, ensembles, tuple(joint)), **{**LABEL_EVALUATION, **others})
 
 
 TINY_MODELS = (*TEXT_ONLY, *RATED, *COLLM, *BINLLM, *CORA_MODELS)
 TINY_ENSEMBLES = ("mf", "din", "tallrec", "collm_mf", "cora_mf", "cora_din")
+JOINT_ENCODERS = ("mf", "mf_bias", "din")
+JOINT_LANGUAGE = ("tallrec", "collm_mf", "binllm_mf", "cora_mf", "cora_din")
+TINY_JOINT = {"encoders": JOINT_ENCODERS, "language": JOINT_LANGUAGE, "all": (*JOINT_ENCODERS, *JOINT_LANGUAGE)}
 LARGE_MODELS = (*TEXT_ONLY, "collm_mf", "collm_mf_shuffled", "collm_mf_staged", "cora_mf", "cora_mf_shuffled", "cora_din")
 PRESETS: dict[str, LanguageStudy] = {
-    "toy": language_study("toy", TINY_MODELS, TINY_ENSEMBLES, "toy", n_resamples=200),
-    "ml-1m-tiny": language_study("ml-1m-tiny", TINY_MODELS, TINY_ENSEMBLES, "ml-1m", seeds=(0, 1, 2), fewer_seeds={
+    "toy": language_study("toy", TINY_MODELS, TINY_ENSEMBLES, "toy", n_resamples=200, joint=TINY_JOINT),
+    "ml-1m-tiny": language_study("ml-1m-tiny", TINY_MODELS, TINY_ENSEMBLES, "ml-1m", seeds=(0, 1, 2), joint=TINY_JOINT, fewer_seeds={
         "lightgcn": 1, "sasrec": 1, "collm_mf_mean": 1, "binllm_mf_shuffled": 1, "cora_mf_mean": 1}),
     "ml-1m-smollm2": language_study("ml-1m-smollm2", (*TEXT_ONLY, "collm_mf"), ("mf", "din", "tallrec", "collm_mf"),
                                     "ml-1m"),
     "ml-1m-vicuna": language_study("ml-1m-vicuna", LARGE_MODELS, TINY_ENSEMBLES, "ml-1m"),
     "amazon": language_study("amazon", LARGE_MODELS, TINY_ENSEMBLES, "amazon"),
-    "world": language_study("world", TINY_MODELS, TINY_ENSEMBLES, "world")}
+    "world": language_study("world", TINY_MODELS, TINY_ENSEMBLES, "world", joint=TINY_JOINT)}

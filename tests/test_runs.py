@@ -351,7 +351,25 @@ def test_costs_of_language_models_stand_beside_the_plain_ways(project: Path):
         ("one batch", "merged for each row")}
 
 
+EXPLANATION_STEPS = find_report("explanations").steps(True)
+
+
+@pytest.mark.xdist_group("run_explanations")
+def test_stored_models_explain_as_they_did_when_they_were_trained(project: Path):
+    "Both reports, the second from the files that the first wrote; the quick form of the first is a step of the second."
+    assert EXPLANATION_STEPS[:1] == find_report("world_explanations").steps(True)
+    run_steps(EXPLANATION_STEPS, project, progress=False)
+    trained, loaded = ((project / step.output).parent for step in EXPLANATION_STEPS)
+    rows = [read_rows(folder / "results.parquet").drop(columns="run") for folder in (trained, loaded)]
+    pd.testing.assert_frame_equal(*rows, check_exact=True)
+    assert {("cora", "lora"), ("cora", "item_mean"), ("cora", "user_mean")} <= set(zip(rows[0]["model"], rows[0]["versus"]))
+    assert {"user_true", "item_true", "agreement", "failed", "mae"} <= set(rows[0]["metric"])
+    assert len(list((trained / "trials").glob("*-seed-1.parquet"))) == 4
+    assert run_steps(EXPLANATION_STEPS, project) == [False, False]
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *COST_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *COST_STEPS,
+                                      *EXPLANATION_STEPS]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TASTES', 'VERDICTS', 'WORLD_RESPONSES', 'QUESTION', 'EXPLANATION_STUDIES', 'world_response', 'read_world_text',
            'liked_values', 'world_truth', 'ExplanationStudy', 'WorldTexts', 'world_texts', 'world_examples',
-           'world_rows', 'NoisyVectors', 'world_vectors', 'mean_ratings', 'world_tokenizer_texts', 'trained_explainers',
-           'world_texts_of', 'true_values', 'baseline_errors', 'world_rows_of', 'WorldExplanations', 'explain_world']
+           'world_rows', 'NoisyVectors', 'world_vectors', 'mean_ratings', 'world_tokenizer_texts', 'explanation_model',
+           'Explainers', 'trained_explainers', 'world_texts_of', 'true_values', 'baseline_errors', 'explanation_rows',
+           'WorldExplanations', 'explain_ratings']
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #00000002
 import re
@@ -29,7 +30,7 @@ from ..data.batches import LabelledBatches, TripletBatches
 from ..data.interactions import Dataset, Interactions
 from ..evaluation.inference import mean_estimate, uplift
 from ..evaluation.texts import Claim, Reading, claim_metrics, paired_values, rouge, values_by_user
-from .backbones import make_tiny_backbone
+from .backbones import Backbone, make_tiny_backbone
 from .constrained import (
     Explanation, OneOf, TokenGrammar, automaton, explanation_grammar, explanation_text, parse_explanation)
 from .cora import CoraConfig
@@ -115,9 +116,10 @@ class ExplanationStudy:
     hidden: Count = 64
     layers: Count = 2
     heads: Count = 4
-    batch_size: Count = 64               # explanations a step
-    backbone_fit: FitConfig = field(default_factory=lambda: _loop(4))
-    adapter_fit: FitConfig = field(default_factory=lambda: _loop(6, 6e-3, .1))
+    batch_size: Count = 64               # explanations a step of an adapter
+    backbone_batch_size: Count = 32      # and of the backbone, which learns in more steps to copy attributes
+    backbone_fit: FitConfig = field(default_factory=lambda: _loop(2))
+    adapter_fit: FitConfig = field(default_factory=lambda: _loop(3, 6e-3, .1))
     cora: Mapping[str, Any] = field(default_factory=lambda: {
         "r": 32, "alpha": 512., "dropout": 0., "hidden_dim": 256, "bottleneck_dim": 64})
     lora: Mapping[str, Any] = field(default_factory=lambda: {"r": 8, "lora_alpha": 16})
@@ -146,10 +148,10 @@ class WorldTexts(NamedTuple):
 
 def world_texts(
     settings: ExplanationStudy,
-    seed: int,        # of the groups; the world has its own
+    seed: int,        # of the world and of the groups
 ) -> WorldTexts:
     "Draw a world and divide its users."
-    world = draw_world(replace(settings.world, image_size=0))
+    world = draw_world(replace(settings.world, image_size=0, seed=seed))
     events, ratings = world.dataset(), world.ratings()
     users = rng_for(seed, "groups of users").permutation(np.flatnonzero(events.train.user_counts() > 0))
     ends = np.cumsum([round(share * len(users)) for share in (settings.held_out, settings.validation)])
@@ -243,7 +245,7 @@ def mean_ratings(
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #0000001a
 def _learn(model: ExplanationModel, rows: Mapping[str, list[ExplanationRow]], loop: FitConfig,
-           settings: ExplanationStudy, pad_id: int, seed: int) -> ExplanationModel:
+           batch_size: int, pad_id: int, seed: int) -> ExplanationModel:
     "Train on the rows of training users; the model with the least loss on validation users."
     held = [explanation_batch(rows["valid"][at:at + 256], pad_id) for at in range(0, len(rows["valid"]), 256)]
 
@@ -251,7 +253,7 @@ def _learn(model: ExplanationModel, rows: Mapping[str, list[ExplanationRow]], lo
         with torch.no_grad():
             return -sum(model.loss(batch).item() * len(batch.ids) for batch in held) / len(rows["valid"])
 
-    fit(model, ExplanationBatches(rows["train"], pad_id, settings.batch_size, seed), loop, seed=seed, validate=validate)
+    fit(model, ExplanationBatches(rows["train"], pad_id, batch_size, seed), loop, seed=seed, validate=validate)
     return model
 
 
@@ -264,9 +266,13 @@ def world_tokenizer_texts(
     return [*answers, *(QUESTION.fill(title=text)[0] for text in data.ratings.items["description"])]
 
 
-def _adapted(backbone: nn.Module, settings: ExplanationStudy, vectors: CollaborativeVectors | None,
-             seed: int) -> ExplanationModel:
-    "A copy of a frozen backbone with CoRA over vectors, or with LoRA without them."
+def explanation_model(
+    backbone: nn.Module,                     # of which a frozen copy is taken
+    settings: ExplanationStudy,
+    vectors: CollaborativeVectors | None,    # None: the control
+    seed: int,                               # of the initial weights
+) -> ExplanationModel:
+    "A copy of a backbone with CoRA over vectors, or with LoRA without them."
     frozen, targets = deepcopy(backbone).requires_grad_(False), list(settings.targets)
     with fixed_seed(seed, "initial adapter"):
         if vectors is None:
@@ -276,11 +282,17 @@ def _adapted(backbone: nn.Module, settings: ExplanationStudy, vectors: Collabora
         return ExplanationModel(get_peft_model(frozen, config), vectors)
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #0000001b
+class Explainers(NamedTuple):
+    "Models that explain, in evaluation mode."
+    backbone: Backbone                      # frozen
+    models: dict[str, ExplanationModel]     # "cora" and its control "lora", each with a copy of the backbone
+
+
 def trained_explainers(
     data: WorldTexts,
     settings: ExplanationStudy,
     seed: int,
-) -> tuple[Any, dict[str, ExplanationModel]]:   # the tokenizer; "cora", "lora" in evaluation mode
+) -> Explainers:
     "Train vectors, backbone, model and control."
     examples = {group: world_examples(data, group, "train", seed) for group in ("train", "valid")}
     texts = world_tokenizer_texts(data, examples["train"])
@@ -288,13 +300,13 @@ def trained_explainers(
     backbone = make_tiny_backbone(texts, *shape, seed)
     rows = {group: world_rows(data, backbone.tokenizer, frame) for group, frame in examples.items()}
     pad = backbone.tokenizer.pad_token_id
-    _learn(ExplanationModel(backbone.model), rows, settings.backbone_fit, settings, pad, seed)
+    _learn(ExplanationModel(backbone.model), rows, settings.backbone_fit, settings.backbone_batch_size, pad, seed)
     models = {}
     for name in ("cora", "lora"):
         vectors = world_vectors(data, settings, seed) if name == "cora" else None
-        model = _adapted(backbone.model, settings, vectors, seed)
-        models[name] = _learn(model, rows, settings.adapter_fit, settings, pad, seed)
-    return backbone.tokenizer, models
+        model = explanation_model(backbone.model, settings, vectors, seed)
+        models[name] = _learn(model, rows, settings.adapter_fit, settings.batch_size, pad, seed).eval()
+    return Explainers(backbone, models)
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #0000001d
 def world_texts_of(
@@ -334,14 +346,13 @@ def baseline_errors(
     return {name: pd.DataFrame({"mae": np.abs(mean - examples["rating"].to_numpy())}) for name, mean in means.items()}
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #0000001f
-def world_rows_of(
-    values: Mapping[str, pd.DataFrame],   # model -> values by text, same texts in the same order
-    users: np.ndarray,                    # [N] of the texts
+def explanation_rows(
+    by_user: Mapping[str, pd.DataFrame],  # model or baseline -> values of the same users, from `values_by_user`
     labels: Mapping[str, Any],            # run, dataset, split, seed
     seed: int = 0,                        # of the resampling
 ) -> pd.DataFrame:                        # result rows
     "Means over users and paired differences."
-    by_user, rows = {name: values_by_user(frame, users) for name, frame in values.items()}, []
+    rows = []
     for name, frame in by_user.items():
         for metric in frame:
             found = mean_estimate(frame[metric].dropna().to_numpy(), rng_for(seed, f"{name} {metric}"))
@@ -359,28 +370,31 @@ def world_rows_of(
 EXPLANATION_STUDIES = {
     "toy": ExplanationStudy(
         WorldConfig("toy", n_users=500, n_items=200, mean_events=60., mean_ratings=16., image_size=0), batch_size=16,
-        noise=.3, backbone_fit=_loop(3), adapter_fit=_loop(2, 1e-2)),
-    "demo": ExplanationStudy(world_config("demo"))}
+        backbone_batch_size=16, noise=.3, backbone_fit=_loop(3), adapter_fit=_loop(2, 1e-2)),
+    "demo": ExplanationStudy(replace(world_config("demo"), name="explained", n_users=3_000))}
 
 
 class WorldExplanations(NamedTuple):
-    "The results of a study."
-    rows: pd.DataFrame                # result rows
-    examples: pd.DataFrame            # user, item, rating, response of the test ratings
-    texts: dict[str, list[str]]       # model -> its explanation of each
+    "What models say of the test ratings of a world's held-out users."
+    examples: pd.DataFrame                # [N] user, item, rating, response; a true explanation of each rating
+    texts: dict[str, list[str]]           # model -> its explanation of each
+    values: dict[str, pd.DataFrame]       # model or baseline -> [N] values
+
+    def rows(self, labels: Mapping[str, Any]) -> pd.DataFrame:
+        "Result rows."
+        users = self.examples["user"].to_numpy()
+        return explanation_rows({name: values_by_user(frame, users) for name, frame in self.values.items()}, labels)
 
 
-def explain_world(
-    settings: ExplanationStudy,
-    seed: int = 0,
+def explain_ratings(
+    data: WorldTexts,
+    explainers: Explainers,
+    seed: int,                            # of the true explanations
 ) -> WorldExplanations:
-    "Train and evaluate explanations in a world."
-    data = world_texts(settings, seed)
-    tokenizer, models = trained_explainers(data, settings, seed)
+    "Explain the test ratings of held-out users."
+    tokenizer = explainers.backbone.tokenizer
     examples = world_examples(data, "test", "test", seed)
     rows = world_rows(data, tokenizer, examples)
-    texts = {name: world_texts_of(model, tokenizer, rows) for name, model in models.items()}
+    texts = {name: world_texts_of(model, tokenizer, rows) for name, model in explainers.models.items()}
     values = {name: true_values(data, examples, said) for name, said in texts.items()}
-    labels = {"run": "world_explanations", "dataset": f"world-{settings.world.name}", "split": "test", "seed": seed}
-    values |= baseline_errors(data, examples)
-    return WorldExplanations(world_rows_of(values, examples["user"].to_numpy(), labels), examples, texts)
+    return WorldExplanations(examples, texts, values | baseline_errors(data, examples))

@@ -52,7 +52,7 @@ def rouge(
     candidate: str,
     reference: str,
 ) -> Rouge:
-    "ROUGE-1, ROUGE-2 and ROUGE-L of a text."
+    "ROUGE-1, ROUGE-2 and ROUGE-L of a text, in [0, 1]."
     texts, values = (text_words(candidate), text_words(reference)), []
     for n in (1, 2):
         counts = [_n_grams(words, n) for words in texts]
@@ -89,7 +89,7 @@ ClaimReader = Callable[[str], Reading | None]   # None: the text cannot be read
 def rating_polarity(
     ratings: np.ndarray,   # [N], NaN: missing
 ) -> np.ndarray:           # [N] +1, 0, -1, NaN where the rating is
-    "The band of each rating from 1 to 5: from 3.5 on +1, up to 2.5 -1."
+    "The band of each rating: +1 from 3.5 on, -1 up to 2.5; raises `ValueError` for a rating outside 1 to 5."
     ratings = np.asarray(ratings, np.float64)
     outside = (ratings < 1) | (ratings > 5)
     if outside.any():

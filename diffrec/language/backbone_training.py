@@ -87,8 +87,8 @@ def _passage_batches(all_: Passages, size: int, seed: int, epoch: int) -> list[P
 def untrained_backbone(
     settings: TinyBackbone,
     dataset: Dataset,
-    seed: int,
-    noun: str = "film",
+    seed: int,             # of the weights
+    noun: str = "film",    # what an item is
 ) -> Backbone:
     "A tiny backbone with its tokenizer and random weights."
     return make_tiny_backbone(tokenizer_texts(natural_titles(dataset), noun), settings.vocabulary_size, settings.hidden,
@@ -99,8 +99,8 @@ def train_backbone(
     settings: TinyBackbone,
     dataset: Dataset,
     seed: int,
-    log: Path | None = None,   # checkpoints
-    noun: str = "film",
+    log: Path | None = None,   # where checkpoints go
+    noun: str = "film",        # what an item is
 ) -> Backbone:
     "A tiny backbone trained on the likes of training users as text."
     backbone = untrained_backbone(settings, dataset, seed, noun)

@@ -203,7 +203,7 @@ def four_bit_settings(
     dtype: torch.dtype,         # in which products are computed
     device: torch.device,
 ) -> BitsAndBytesConfig:
-    "Settings of 4-bit weights (NF4); raises `ValueError` naming all that is missing for them."
+    "Settings of 4-bit weights (NF4); raises `ValueError` if the package bitsandbytes or a CUDA device is missing."
     missing = [] if find_spec("bitsandbytes") else ["the package bitsandbytes (pip install bitsandbytes)"]
     missing += [] if device.type == "cuda" else [f"a CUDA device (device is {device})"]
     if missing:

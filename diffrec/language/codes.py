@@ -15,7 +15,7 @@ from .prompts import TextCodes
 # %% ../../nbs/75_language/37_codes.ipynb #111c10dc
 def quantising_rotation(
     vectors: np.ndarray,   # [N, n] centred
-    n_steps: int = 50,
+    n_steps: int = 50,     # of the iteration
     seed: int = 0,         # of the first rotation
 ) -> np.ndarray:           # [n, n] orthogonal
     "A rotation after which vectors are near to their signs (iterative quantisation)."
@@ -32,7 +32,7 @@ def binary_codes(
     table: np.ndarray,   # [N, d]
     known: np.ndarray,   # [N] bool, rows that were trained
     n_bits: int,         # n <= d
-    seed: int = 0,
+    seed: int = 0,       # of the first rotation
 ) -> np.ndarray:         # [N, n] bool
     "Signs of the rotated principal components; raises `ValueError` for more bits than columns."
     checked("n_bits", n_bits, Count)
@@ -60,10 +60,11 @@ def text_codes(
     items: np.ndarray,         # [I, d]
     known_users: np.ndarray,   # [U] bool, with training events
     known_items: np.ndarray,   # [I] bool
-    n_bits: int,
-    seed: int = 0,
+    n_bits: int,               # of a code, at most d
+    seed: int = 0,             # of the first rotation
 ) -> TextCodes:
-    "Codes of users and items as texts; both sides share one rotation, so that equal bits mean alike vectors."
+    "Codes of users and items as texts, by one rotation; raises `ValueError` for more bits than columns."
     both, known = np.concatenate([users, items]), np.concatenate([known_users, known_items])
-    texts = [dotted(bits) if is_known else NEW for bits, is_known in zip(binary_codes(both, known, n_bits, seed), known)]
+    texts = [dotted(bits) if is_known else NEW
+             for bits, is_known in zip(binary_codes(both, known, n_bits, seed), known)]
     return TextCodes(texts[:len(users)], texts[len(users):])

@@ -305,7 +305,7 @@ def conditioned(
     items: Tensor | None = None,  # [B, d] of their items; None for the generator "user"
     copies: int = 1,              # consecutive rows of the model's input for each of them
 ) -> Iterator[None]:
-    "A context in which the active CoRA adapters of a model have the condition of these users and items."
+    "A context in which CoRA is conditioned on these users and items; raises `TypeError` for a model without CoRA."
     tuner = cora_tuner(model)
     with held(tuner.condition, tuner.down_projections(users, items, copies)):
         yield

@@ -110,7 +110,7 @@ def merged_by_row(
 
 
 def conditioned_batch(model: torch.nn.Module, ids: Tensor, users: Tensor, items: Tensor) -> Tensor:
-    "Logits of all rows at once; arguments as of `merged_by_row`."
+    "[B, L, vocabulary] logits of all rows at once; arguments as of `merged_by_row`."
     with torch.no_grad(), conditioned(model, users, items):
         return model(input_ids=ids).logits
 
@@ -163,7 +163,7 @@ def ranking_comparison(
 # %% ../../nbs/75_language/70_costs.ipynb #00000016
 def training_comparison(
     sizes: CostSizes,
-    dataset: Dataset,
+    dataset: Dataset,       # labels with times and titles
     backbone: Backbone,     # not changed: a copy is adapted
     seed: int,
 ) -> Functions:             # "rows in batches" is the plain way
@@ -212,7 +212,7 @@ def measure_language_costs(
     warmup: int,            # turns before them
     run: str,               # name of the report
     seed: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:   # timings with a column `comparison`; result rows, whose dataset is "NAME, comparison"
+) -> tuple[pd.DataFrame, pd.DataFrame]:   # timings with a column `comparison`; result rows, dataset "NAME, comparison"
     "CPU seconds of all comparisons."
     compared = {"training": training_comparison(sizes, dataset, backbone, seed),
                 "ranking": ranking_comparison(sizes, dataset, backbone, seed),

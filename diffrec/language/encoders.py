@@ -80,11 +80,11 @@ def history_rows(
 
 # %% ../../nbs/75_language/56_encoders.ipynb #0000000b
 class HistoryScorer(nn.Module):
-    "SASRec or DIN behind one call: rows of questions to scores."
+    "SASRec or DIN with one signature: rows of questions to scores."
 
     def __init__(
         self,
-        recipe: EncoderRecipe,
+        recipe: EncoderRecipe,   # of "sasrec" or "din"
         n_users: int,
         n_items: int,
     ):
@@ -172,7 +172,7 @@ HISTORY_ENCODERS = Family("diffrec.language.encoders:HISTORY_ENCODERS", {}, lamb
     "diffrec.language.encoders:train_history_encoder",), read_dataset, fingerprint, _train_history, _no_evaluation)
 
 # %% ../../nbs/75_language/56_encoders.ipynb #00000014
-MOST_WAITING = 6 * 3600.   # seconds that a training waits for another one's encoder or backbone
+MOST_WAITING = 6 * 3600.   # seconds that a training waits at most for an encoder or backbone that another one trains
 TrainedEncoder = ScoringModel | HistoryScorer
 
 

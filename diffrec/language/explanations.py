@@ -73,7 +73,7 @@ def explanation_batch(
     rows: Sequence[ExplanationRow],
     pad_id: int,
 ) -> ExplanationBatch:
-    "Rows as tensors."
+    "Rows as tensors, padded on the right."
     lengths = torch.tensor([[len(row.prompt), len(row.prompt) + len(row.answer)] for row in rows])
     width = int(lengths.max())
     ids = [[*row.prompt, *row.answer, *[pad_id] * (width - len(row.prompt) - len(row.answer))] for row in rows]

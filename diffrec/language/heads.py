@@ -19,7 +19,7 @@ def token_logits(
     head: nn.Linear,         # H -> vocabulary
     tokens: Sequence[int],   # K token ids
 ) -> Tensor:                 # [..., K]
-    "Logits of some tokens, without the rest of the vocabulary; of a model of 16 bits in 32, so that few are equal."
+    "Logits of some tokens alone, computed in float32 at least, since logits of 16 bits are often equal."
     rows = torch.as_tensor(tokens, device=head.weight.device)
     numbers = torch.promote_types(hidden.dtype, torch.float32)
     bias = None if head.bias is None else head.bias[rows].to(numbers)
@@ -31,9 +31,9 @@ ScoreForm = Literal["margin", "yes"]
 
 def yes_no_score(
     logits: Tensor,              # [..., 2] of "Yes" and "No"
-    form: ScoreForm = "margin",  # "yes": the logit of "Yes" alone, as the reference
+    form: ScoreForm = "margin",  # "yes": the logit of "Yes" alone
 ) -> Tensor:                     # [...]
-    "The score of a preference, for a binary cross-entropy and for ranking."
+    "The score of a preference, for a binary cross-entropy and for ranking; raises `ValueError` for another form."
     if form not in ("margin", "yes"):
         raise ValueError(f"a score is a margin or yes, got {form!r}")
     yes, no = logits.unbind(-1)
@@ -53,7 +53,7 @@ def ordinal_loss(
     places: Tensor,               # [B] int64, place of the given rating, 0 … K-1
     distance_weight: float = 1.,  # of the squared earth mover's distance
 ) -> Tensor:                      # scalar, >= 0
-    "Cross-entropy plus the squared earth mover's distance, mean over rows."
+    "Cross-entropy plus the squared earth mover's distance, mean over rows; raises `ValueError` for a wrong place."
     if places.min() < 0 or places.max() >= logits.shape[-1]:
         raise ValueError(f"places of ratings must be in [0, {logits.shape[-1] - 1}], "
                          f"got {int(places.min())} to {int(places.max())}")

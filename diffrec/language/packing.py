@@ -24,12 +24,12 @@ from .settings import RECENT, PackingLimits
 class UserQuestions(NamedTuple):
     "Questions about one user, in order of time."
     user: int
-    liked: Sequence[int]      # items that the user liked, oldest first
+    liked: Sequence[int]      # [L] items of the history, oldest first: liked ones, or with `marks` all rated ones
     items: Sequence[int]      # [M] the item of each question
     n_before: Sequence[int]   # [M] items of the history before the question, not decreasing
     labels: Sequence[float]   # [M] 1: the user liked the item, 0: not
     rows: Sequence[int]       # [M] where each question stands in its table
-    marks: Sequence[int] | None = None   # of each item in `liked`, where it also holds items that were not: 1 or 0
+    marks: Sequence[int] | None = None   # [L] of each item of the history, 1: liked, 0: not; None: all are liked
 
 # %% ../../nbs/75_language/35_packing.ipynb #00000007
 class Span(NamedTuple):
@@ -81,7 +81,7 @@ def spans(
 class UserTexts(NamedTuple):
     "Token ids of the parts of one user's prompts."
     start: list[int]
-    history: list[list[int]]       # of each item of the history
+    history: list[list[int]]       # [L] of each item of the history
     asked: list[list[int]]         # [M] of each question behind a history
     asked_first: list[list[int]]   # [M] of each question behind an empty history
 

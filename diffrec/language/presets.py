@@ -19,7 +19,7 @@ COUNTERS = "like_rate"    # the smoothed counters of user and item that every mo
 ENCODERS = (COUNTERS, "mf", "mf_bias", "lightgcn", "din", "sasrec")
 READS = {"collm_mf": "mf", "collm_mf_staged": "mf", "binllm_mf": "mf", "cora_mf": "mf", "cora_din": "din"}
 TEXT_ONLY = ("icl", "tallrec")
-RATED = ("tallrec_rated",)        # the labels of earlier questions are in the prompt: no part of the published protocol
+RATED = ("tallrec_rated",)        # labels of earlier ratings are in the prompt, which the published protocol lacks
 COLLM = ("collm_mf", "collm_mf_shuffled", "collm_mf_mean", "collm_mf_staged")
 BINLLM = ("binllm_mf", "binllm_mf_shuffled")
 CORA_MODELS = ("cora_mf", "cora_mf_shuffled", "cora_mf_mean", "cora_din")
@@ -36,7 +36,7 @@ def with_counters(
 class LanguageStudy(RecommenderStudy):
     "Which encoders and language models are trained, and how they are evaluated."
     ensembles: Names = ("tallrec",)     # models that are also averaged with the counters
-    joint: dict[str, Names] = field(default_factory=dict)   # name -> models that are averaged with the counters together
+    joint: dict[str, Names] = field(default_factory=dict)   # name -> models averaged together with the counters
 
     def __post_init__(self):
         super().__post_init__()
@@ -79,11 +79,13 @@ TINY_ENSEMBLES = ("mf", "din", "tallrec", "collm_mf", "cora_mf", "cora_din")
 JOINT_ENCODERS = ("mf", "mf_bias", "din")
 JOINT_LANGUAGE = ("tallrec", "collm_mf", "binllm_mf", "cora_mf", "cora_din")
 TINY_JOINT = {"encoders": JOINT_ENCODERS, "language": JOINT_LANGUAGE, "all": (*JOINT_ENCODERS, *JOINT_LANGUAGE)}
-LARGE_MODELS = (*TEXT_ONLY, "collm_mf", "collm_mf_shuffled", "collm_mf_staged", "cora_mf", "cora_mf_shuffled", "cora_din")
+LARGE_MODELS = (*TEXT_ONLY, "collm_mf", "collm_mf_shuffled", "collm_mf_staged",
+                "cora_mf", "cora_mf_shuffled", "cora_din")
 PRESETS: dict[str, LanguageStudy] = {
     "toy": language_study("toy", TINY_MODELS, TINY_ENSEMBLES, "toy", n_resamples=200, joint=TINY_JOINT),
-    "ml-1m-tiny": language_study("ml-1m-tiny", TINY_MODELS, TINY_ENSEMBLES, "ml-1m", seeds=(0, 1, 2), joint=TINY_JOINT, fewer_seeds={
-        "lightgcn": 1, "sasrec": 1, "collm_mf_mean": 1, "binllm_mf_shuffled": 1, "cora_mf_mean": 1}),
+    "ml-1m-tiny": language_study("ml-1m-tiny", TINY_MODELS, TINY_ENSEMBLES, "ml-1m", seeds=(0, 1, 2), joint=TINY_JOINT,
+                                 fewer_seeds={"lightgcn": 1, "sasrec": 1, "collm_mf_mean": 1, "binllm_mf_shuffled": 1,
+                                              "cora_mf_mean": 1}),
     "ml-1m-smollm2": language_study("ml-1m-smollm2", (*TEXT_ONLY, "collm_mf"), ("mf", "din", "tallrec", "collm_mf"),
                                     "ml-1m"),
     "ml-1m-vicuna": language_study("ml-1m-vicuna", LARGE_MODELS, TINY_ENSEMBLES, "ml-1m"),

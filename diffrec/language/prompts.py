@@ -75,7 +75,7 @@ class Prompt:
 def item_prompt(
     vectors: bool = False,   # with places for the vectors of user and item
     short: bool = False,     # a question of a few tokens, explained once at the start
-    rated: bool = False,     # the history holds all items that the user rated, each with the answer
+    rated: bool = False,     # the history will hold all rated items, each with its answer
     noun: str = "film",      # what an item is, in lower case; its plural ends in s
 ) -> Prompt:
     "A question about an item after the items that the user liked, or rated."
@@ -119,9 +119,9 @@ def chat_ends(
 
 # %% ../../nbs/75_language/10_prompts.ipynb #00000013
 class TextCodes(NamedTuple):
-    "Texts in place of vectors."
-    users: Sequence[str]   # of each user
-    items: Sequence[str]   # of each item
+    "Texts in place of vectors, by id."
+    users: Sequence[str]   # [U]
+    items: Sequence[str]   # [I]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class PromptEncoder:
     tokenizer: Any                                          # of transformers, fast
     prompt: Prompt
     soft: Mapping[str, int] = field(default_factory=dict)   # soft placeholder -> id of its token
-    codes: TextCodes | None = None                          # stand behind the start and behind titles in question
+    codes: TextCodes | None = None                          # read by `user_texts`, not by the methods below
     _known: dict[str, list[int]] = field(default_factory=dict, repr=False)   # text -> tokens
 
     def __post_init__(self):
@@ -204,7 +204,7 @@ def padded_rows(
     rows: Sequence[Sequence[int]],   # token ids, each at least one
     pad_id: int,                     # of the padding token
 ) -> PaddedRows:
-    "Prompts of unequal length as tensors."
+    "Prompts of unequal length as tensors; raises `ValueError` for no rows or an empty one."
     if not rows or not all(rows):
         raise ValueError(f"rows must be there and hold tokens, got lengths {[len(row) for row in rows]}")
     width = max(len(row) for row in rows)

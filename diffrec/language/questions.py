@@ -43,9 +43,9 @@ def likes_in_time(
 def user_questions(
     dataset: Dataset,     # labels 0 and 1 with times
     split: str,           # whose events are the questions
-    rated: bool = False,  # the history holds what the user rated, with labels, not only what they liked
+    rated: bool = False,  # the history holds all that the user rated, with labels; False: what they liked
 ) -> list[UserQuestions]:  # one for each user of the split, by user
-    "The events of a split as questions; `rows` are the events' places in the split."
+    "The events of a split as questions; `rows` are their places in the split. Errors as of `ratings_in_time`."
     events, earlier = dataset.splits[split], ratings_in_time(dataset) if rated else likes_in_time(dataset)
     order = np.lexsort((events.items, events.timestamps, events.users))
     of_user = earlier.groupby("user")

@@ -23,7 +23,7 @@ from ..training.config import FitConfig
 # %% ../../nbs/75_language/55_recipes.ipynb #00000005
 @dataclass(frozen=True)
 class EncoderRecipe(Recipe):
-    "A model of users and items whose scores stand beside the language model, and whose vectors condition it."
+    "A model of users and items that is evaluated beside language models, and whose vectors condition them."
     recommender: RecommenderRecipe | None = None   # None: `model` is "sasrec" or "din"
     batch_size: Count = 2048                       # questions a step, of sasrec and din
 
@@ -78,7 +78,7 @@ class LanguageRecipe(Recipe):
     dtype: Literal["float32", "bfloat16"] = "float32"    # of a pretrained backbone's weights
     four_bit: bool = False                         # a pretrained backbone's weights are kept in 4 bits, on a GPU
     checkpointing: bool = False                    # activations are computed again: less memory, more time
-    starts_from: "LanguageRecipe | None" = None    # whose LoRA is trained first, and frozen then
+    starts_from: "LanguageRecipe | None" = None    # the recipe whose LoRA is trained first and then frozen
 
     def __post_init__(self):
         if (self.encoder is None) != (self.method in ("frozen", "lora")):
@@ -97,11 +97,11 @@ class LanguageRecipe(Recipe):
 # %% ../../nbs/75_language/55_recipes.ipynb #0000000b
 def language_recipes(
     encoders: Mapping[str, EncoderRecipe],
-    base: LanguageRecipe,                    # "tallrec": its loop, limits and backbone are everybody's
+    base: LanguageRecipe,                    # "tallrec": all models share its loop, limits and backbone
     cora: Mapping[str, Any],                 # settings of CoRA's adapter
     rows: PackingLimits,                     # limits where each question has a sequence of its own
 ) -> dict[str, Recipe]:                      # name -> recipe; encoders come first
-    "A frozen and a fine-tuned model, CoLLM and CoRA over encoders, and the controls of both."
+    "A frozen and a fine-tuned model; CoLLM, BinLLM and CoRA over encoders; and their controls."
     made: dict[str, Recipe] = {**encoders}
     made["icl"] = replace(base, model="icl", shape={}, fit=None, method="frozen", control="", claim="")
     made["tallrec"] = replace(base, control="icl", claim="fine-tuning on labels")
@@ -149,7 +149,7 @@ WORLD_ENCODERS = encoders_of("world-ratings", din=DIN_RECIPE, sasrec=SASREC_RECI
 def packed_only(
     recipes: Mapping[str, Recipe],
 ) -> dict[str, Recipe]:
-    "The recipes whose questions share sequences, with the encoders that they need."
+    "The encoders, and the language models whose questions share sequences."
     return {name: recipe for name, recipe in recipes.items()
             if not isinstance(recipe, LanguageRecipe) or recipe.packed}
 

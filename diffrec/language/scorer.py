@@ -58,7 +58,7 @@ class LanguageScorer(nn.Module):
         answers: tuple[int, int],            # token ids of "Yes" and "No"
         vectors: nn.Module | None = None,    # see `batch_vectors`; None: the text alone
         soft: SoftTokens | None = None,      # CoLLM: tokens made of the vectors
-        form: ScoreForm = "margin",
+        form: ScoreForm = "margin",          # see `yes_no_score`
     ):
         super().__init__()
         self.model, self.answers, self.vectors, self.soft, self.form = model, tuple(answers), vectors, soft, form

@@ -46,12 +46,12 @@ class SentenceEncoder:
 
     @property
     def width(self) -> int:
-        "D."
+        "D, the length of a vector."
         return self.model.config.hidden_size
 
     @cached_property
     def sha256(self) -> str:
-        "Of weights, vocabulary and the greatest length."
+        "Hexadecimal hash of weights, vocabulary and the greatest length."
         words = json.loads(self.tokenizer.backend_tokenizer.to_str())
         kept = {name: value for name, value in words.items() if name not in ("truncation", "padding")}   # set by calls
         return tensor_digest(self.model.state_dict(), f"{self.max_tokens} {json.dumps(kept, sort_keys=True)}")

@@ -12,7 +12,7 @@ from typing import Literal
 from ..core.settings import Count, check_fields
 
 # %% ../../nbs/75_language/08_settings.ipynb #00000005
-RECENT = 25    # liked items of a question that are kept, unless said otherwise
+RECENT = 25    # newest liked items of a question that are kept by default
 
 
 @dataclass(frozen=True)

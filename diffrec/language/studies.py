@@ -58,7 +58,7 @@ def ensemble_predictions(
     predictions: pd.DataFrame,                # from `language_predictions`
     members: Mapping[str, Sequence[str]],     # name -> models that are averaged with the counters
 ) -> pd.DataFrame:                            # test questions; model is `with_counters(name)`
-    "Test predictions of models averaged with the counters, by seed."
+    "Test predictions of models averaged with the counters, by seed; raises `ValueError` without a common seed."
     parts = {model: dict(list(part.groupby("seed", dropna=False))) for model, part in predictions.groupby("model")}
     if COUNTERS not in parts:
         raise ValueError(f"ensembles need predictions of {COUNTERS!r}, there are {sorted(parts)}")
@@ -93,4 +93,5 @@ def language_rows(
     both = pd.concat([test, joined], ignore_index=True).drop(columns="is_test").assign(selection="valid")
     recipes = study_recipes(LANGUAGE, study)
     return pd.concat([rating_rows(both, controls, study, report, dataset),
-                      probability_rows(predictions, joined, controls, study, recipes, report, dataset)], ignore_index=True)
+                      probability_rows(predictions, joined, controls, study, recipes, report, dataset)],
+                     ignore_index=True)

@@ -75,7 +75,7 @@ def open_backbone(
     data: LanguageData,
     seed: int,               # of a tiny backbone
 ) -> Backbone:
-    "The frozen backbone of a recipe."
+    "The frozen backbone of a recipe; errors as of `load_backbone`."
     if isinstance(recipe.backbone, TinyBackbone):
         backbone = trained_backbone(recipe.backbone, data.dataset, seed, data.made, recipe.noun)
     else:
@@ -187,7 +187,7 @@ def codes_for(
 def adapted(
     model: nn.Module,          # frozen
     recipe: LanguageRecipe,
-    width: int,                # of a vector; unused without vectors
+    width: int,                # d of the vectors; read by CoRA only
 ) -> nn.Module:
     "The backbone with the adapter of a recipe."
     if recipe.method == "frozen":
@@ -204,7 +204,7 @@ def freeze_start(
     scorer: LanguageScorer,
     folder: Path,            # of the training that it starts from
 ) -> None:
-    "Load the LoRA of another training and freeze it; raises `ValueError` if it does not fit."
+    "Load the LoRA of another training and freeze it; raises `ValueError` if its weights have other names."
     weights, _ = read_weights(folder / "adapter.safetensors")
     lora = {name: weight for name, weight in scorer.named_parameters() if "lora_" in name}
     if weights.keys() != lora.keys():
@@ -273,7 +273,7 @@ def question_scores(
     n_tokens: int = 8192,
     n_recent: int = RECENT,
 ) -> np.ndarray:                   # [N] float64, in the order of the split's events
-    "Scores of all questions; raises `ValueError` if one is missing or not a number."
+    "Scores of all questions; raises `ValueError` if one before the last is missing, or one is not finite."
     found = scores_by_row(scorer, sequences, pad_id, n_tokens, n_recent)
     scores = found.reindex(range(found.index.max() + 1)).to_numpy()
     if not np.isfinite(scores).all():
@@ -285,9 +285,9 @@ def train_language_model(
     recipe: LanguageRecipe,
     data: LanguageData,
     seed: int,
-    log: Path,                 # checkpoints
+    log: Path,                 # where checkpoints go
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:   # one row an epoch; weights at the best validation AUC
-    "Fine-tune on the labels of training events; a frozen model is scored only."
+    "Fine-tune on the labels of training events; a frozen model gets one row and no weights."
     scorer, encoder = build_scorer(recipe, data, seed)
     pad, labels = encoder.tokenizer.pad_token_id, data.dataset.valid.values
     valid = packed_split(recipe, encoder, data.dataset, "valid")

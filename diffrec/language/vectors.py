@@ -36,7 +36,7 @@ def controlled_table(
     seed: int,               # of the shuffle
     name: str,               # of the table: users and items are shuffled apart
 ) -> Tensor:                 # [N, d]
-    "The table that a control is trained with; `own` is the table itself."
+    "The table that a control is trained with; `own` is the table itself. Raises `ValueError` for another control."
     if control not in ("own", "shuffled", "mean"):
         raise ValueError(f"vectors are own, shuffled or mean, got {control!r}")
     changed, rows = table.clone(), known.nonzero().squeeze(1)

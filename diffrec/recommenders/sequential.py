@@ -31,9 +31,9 @@ class SASRecBlock(nn.Module):
 
     def __init__(
         self,
-        width: int,        # d
+        width: int,        # d, a multiple of n_heads
         n_heads: int,
-        dropout: float,
+        dropout: float,    # of attention and feed-forward network
     ):
         super().__init__()
         self.n_heads, self.dropout = n_heads, dropout
@@ -47,6 +47,7 @@ class SASRecBlock(nn.Module):
         states: Tensor,     # [B, K, d]
         present: Tensor,    # [B, K] bool
     ) -> Tensor:            # [B, K, d], zero where nothing is present
+        "States after the block."
         queries = self.query_norm(states)
         split = lambda table: table.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         causal = torch.ones(states.shape[1], states.shape[1], dtype=torch.bool, device=states.device).tril()

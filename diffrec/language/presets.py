@@ -51,7 +51,7 @@ def comparisons(
     joint: tuple[str, ...] = (),   # names of joint ensembles
 ) -> tuple[dict[str, str], ...]:   # each model -> another
     "What models and ensembles are compared with besides their controls."
-    to_counters = {name: COUNTERS for name in models if name != COUNTERS}
+    to_counters = {name: COUNTERS for name in models if name not in (COUNTERS, *RATED)}
     to_encoder = {name: encoder for name, encoder in READS.items() if {name, encoder} <= set(models)}
     joined = {with_counters(name): COUNTERS for name in (*ensembles, *joint)}
     beside = {with_counters(name): with_counters(encoder) for name, encoder in READS.items()

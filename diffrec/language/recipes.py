@@ -10,7 +10,7 @@ __all__ = ['Method', 'TINY_RECIPE', 'SMOLLM2', 'PAIR_ROWS', 'CORA', 'VICUNA', 'V
 # %% ../../nbs/75_language/55_recipes.ipynb #00000002
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..core.settings import Count, check_fields
 from .presets import READS
@@ -24,6 +24,7 @@ from ..training.config import FitConfig
 @dataclass(frozen=True)
 class EncoderRecipe(Recipe):
     "A model of users and items that is evaluated beside language models, and whose vectors condition them."
+    is_fixed: ClassVar[bool] = True                # a study's changes of `fit` and `shape` are for language models alone
     recommender: RecommenderRecipe | None = None   # None: `model` is "sasrec" or "din"
     batch_size: Count = 2048                       # questions a step, of sasrec and din
 
@@ -90,6 +91,8 @@ class LanguageRecipe(Recipe):
             raise ValueError(f"recipe {self.model!r}: a history encoder has no table that could be {self.vectors}")
         if self.starts_from and (self.method, self.starts_from.method) != ("collm", "lora"):
             raise ValueError(f"recipe {self.model!r}: only collm starts from a recipe, and only from one of lora")
+        if self.starts_from:                       # both stages have one adapter and one loop
+            object.__setattr__(self, "starts_from", replace(self.starts_from, shape=self.shape, fit=self.fit))
         reads_items = self.method == "cora" and self.shape.get("generator") != "user"
         if self.packed and (reads_items or self.encoder and self.encoder.recommender is None):
             raise ValueError(f"recipe {self.model!r}: a condition that belongs to one question needs packed=False")

@@ -89,7 +89,8 @@ def language_rows(
 ) -> pd.DataFrame:               # result rows
     "Values with intervals and paired differences of models and ensembles on the test questions."
     test = predictions[predictions["is_test"] == 1]
-    joined = ensemble_predictions(predictions, ensemble_members(study))
+    members = ensemble_members(study)
+    joined = ensemble_predictions(predictions, members) if members else test.iloc[:0]
     both = pd.concat([test, joined], ignore_index=True).drop(columns="is_test").assign(selection="valid")
     recipes = study_recipes(LANGUAGE, study)
     return pd.concat([rating_rows(both, controls, study, report, dataset),

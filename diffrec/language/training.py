@@ -32,7 +32,7 @@ from .backbone_training import trained_backbone
 from .backbones import Backbone, answer_tokens, load_backbone
 from .codes import text_codes
 from .collm import SoftTokens
-from .cora import CoraConfig
+from .cora import CoraConfig, enable_checkpointing
 from .encoders import HistoryScorer, encoder_scores, history_rows, trained_encoder, vector_tables
 from .packing import Packed, PackedBatches, pack_user, single_rows
 from .prompts import PromptEncoder, TextCodes, chat_ends, item_prompt
@@ -82,8 +82,6 @@ def open_backbone(
         device = recipe.fit.device if recipe.fit else "auto"
         backbone = load_backbone(data.models / recipe.backbone, recipe.dtype, device, recipe.four_bit)
     backbone.model.requires_grad_(False)
-    if recipe.checkpointing:
-        backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     return backbone
 
 
@@ -193,7 +191,12 @@ def adapted(
     if recipe.method == "frozen":
         return model
     if recipe.method == "cora":
-        return get_peft_model(model, CoraConfig(cond_dim=width, **recipe.shape))
+        made = get_peft_model(model, CoraConfig(cond_dim=width, **recipe.shape))
+        if recipe.checkpointing:
+            enable_checkpointing(made)
+        return made
+    if recipe.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     shape = {name: value for name, value in recipe.shape.items() if name != "n_bits"}
     return get_peft_model(model, LoraConfig(
         r=shape.pop("r"), lora_alpha=shape.pop("alpha"), lora_dropout=shape.pop("dropout"), task_type="CAUSAL_LM",
@@ -270,12 +273,13 @@ def question_scores(
     scorer: LanguageScorer,
     sequences: Sequence[Packed],   # of all questions of a split
     pad_id: int,
+    n_questions: int,              # N
     n_tokens: int = 8192,
     n_recent: int = RECENT,
 ) -> np.ndarray:                   # [N] float64, in the order of the split's events
-    "Scores of all questions; raises `ValueError` if one before the last is missing, or one is not finite."
+    "Scores of all questions; raises `ValueError` if one is missing or not finite."
     found = scores_by_row(scorer, sequences, pad_id, n_tokens, n_recent)
-    scores = found.reindex(range(found.index.max() + 1)).to_numpy()
+    scores = found.reindex(range(n_questions)).to_numpy()
     if not np.isfinite(scores).all():
         raise ValueError(f"question {int((~np.isfinite(scores)).argmax())} has no score or one that is not finite")
     return scores
@@ -293,7 +297,7 @@ def train_language_model(
     valid = packed_split(recipe, encoder, data.dataset, "valid")
 
     def validate() -> float:
-        return float(auc(labels, question_scores(scorer, valid, pad, n_recent=recipe.limits.recent)))
+        return float(auc(labels, question_scores(scorer, valid, pad, len(labels), n_recent=recipe.limits.recent)))
 
     if recipe.fit is None:
         return pd.DataFrame({"epoch": [0], "valid": [validate()]}), {}
@@ -348,8 +352,9 @@ def score_question_splits(
         encoder, _ = trained_encoder(recipe, data.dataset, load_record(folder)["seed"], data.made)
         return {split: encoder_scores(encoder, data.dataset, split) for split in splits}
     scorer, prompts = load_language(recipe, folder, data)
-    return {split: question_scores(scorer, packed_split(recipe, prompts, data.dataset, split),
-                                   prompts.tokenizer.pad_token_id, n_recent=recipe.limits.recent) for split in splits}
+    pad = prompts.tokenizer.pad_token_id
+    return {split: question_scores(scorer, packed_split(recipe, prompts, data.dataset, split), pad,
+                                   len(data.dataset.splits[split]), n_recent=recipe.limits.recent) for split in splits}
 
 # %% ../../nbs/75_language/60_training.ipynb #00000027
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def study_recipes(
     for model in models:
         recipe = family.recipe(study.settings, model)
         fit = {f"fit.{name}": value for name, value in study.fit.items()} if recipe.fit else {}
-        recipes[model] = with_changes(
-            recipe, {**fit, **{f"shape.{name}": value for name, value in study.shape.items()}})
+        changes = {**fit, **{f"shape.{name}": value for name, value in study.shape.items()}}
+        recipes[model] = with_changes(recipe, {} if getattr(recipe, "is_fixed", False) else changes)
     return recipes
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #cb543be7

@@ -223,7 +223,8 @@ def _of_whole_stars(statistic: Callable[..., UserStatistic]) -> Callable[..., Us
     return lambda ratings, predictions, owners: statistic(ratings, whole_stars(predictions), owners)
 
 # %% ../../nbs/25_evaluation/20_rating.ipynb #06d5ed09
-RatingMetrics = Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], UserStatistic]]   # of labels, scores, owners
+# name -> labels [N], scores [N], owners [N] -> the metric as a function of user weights
+RatingMetrics = Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], UserStatistic]]
 RATING_METRICS: RatingMetrics = {
     "auc": _auc_statistic, "uauc": _uauc_statistic, "gauc": _gauc_statistic,
     "mae": _mae_statistic, "rmse": _rmse_statistic,

@@ -28,8 +28,8 @@ from .cora import CoraModel, cora_tuner
 from .scorer import LanguageScorer
 
 # %% ../../nbs/75_language/72_base_abilities.ipynb #2d87af4c
-DOCUMENTED = ("argparse", "calendar", "collections", "configparser", "csv", "datetime", "decimal", "difflib", "fractions",
-              "functools", "heapq", "logging", "pathlib", "random", "shutil", "statistics", "string", "subprocess",
+DOCUMENTED = ("argparse", "calendar", "collections", "configparser", "csv", "datetime", "decimal", "difflib",
+              "fractions", "functools", "heapq", "logging", "pathlib", "random", "shutil", "statistics", "string", "subprocess",
               "tempfile", "textwrap", "threading", "zipfile")
 
 
@@ -47,8 +47,8 @@ def plain_passages(
         texts = [inspect.getdoc(one) or "" for one in own if one.__module__ == name]
         found |= {text[:at_most]: None for text in texts if len(text) >= at_least}
     if len(found) < n:
-        raise ValueError(f"Python's standard library has {len(found)} docstrings of at least {at_least} characters here, "
-                         f"{n} are asked for (an interpreter with -OO has none)")
+        raise ValueError(f"Python's standard library has {len(found)} docstrings of at least {at_least} characters "
+                         f"here, {n} are asked for (an interpreter with -OO has none)")
     every = list(found)
     return [every[at * len(every) // n] for at in range(n)]
 
@@ -104,7 +104,8 @@ def token_log_probs(
 ) -> list[np.ndarray]:              # for each row of L tokens: [L - 1] float64
     "Log-probability of each token but the first, given those before it, in evaluation mode."
     if short := [at for at, row in enumerate(rows) if len(row) < 2]:
-        raise ValueError(f"row {short[0]} has {len(rows[short[0]])} tokens; the first is context, so that two are needed")
+        raise ValueError(f"row {short[0]} has {len(rows[short[0]])} tokens; the first is context, two are "
+                         "needed")
     device, was_training, found = next(model.parameters()).device, model.training, {}
     model.eval()
     order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
@@ -165,8 +166,8 @@ def same_condition(
         yield
         return
     if user is None:
-        raise ValueError("a model with CoRA needs the vectors of a user to be run: give user=, and item= if its generator "
-                         "reads items; vectors of 0 are the base model")
+        raise ValueError("a model with CoRA needs the vectors of a user to be run: give user=, and item= if its "
+                         "generator reads items; vectors of 0 are the base model")
     tuner = cora_tuner(model)
     with torch.no_grad():
         down = tuner.down_projections(user, item)

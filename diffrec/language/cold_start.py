@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ..data.interactions import Dataset
 from ..evaluation.summary import one_family
-from .presets import COUNTERS, LanguageStudy
+from .presets import COUNTERS, RATED, LanguageStudy
 from .questions import user_questions
 from .sentence_encoder import SentenceEncoder, load_sentence_encoder
 from .text_features import kept_vectors, natural_title, texts_of_items
@@ -111,7 +111,8 @@ def with_cold_rows(
     "Result rows with those of users and items without training events."
     every = pd.concat([predictions, text], ignore_index=True)
     every = every[every["is_test"] == 1].drop(columns="is_test").assign(selection="valid")
-    to_counters: Mapping[str, str] = {model: COUNTERS for model in every["model"].unique() if model != COUNTERS}
+    to_counters: Mapping[str, str] = {model: COUNTERS for model in every["model"].unique()
+                                      if model not in (COUNTERS, *RATED)}
     new = tuple(name for name in COLD_SLICES if name not in study.slices)
     parts = [rows, rating_rows(every, to_counters, replace(study, slices=new, rivals=()), report, dataset)]
     if len(text):

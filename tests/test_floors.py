@@ -30,7 +30,7 @@ SYSTEMS = {
     "image_models": ({"core", "diffusion", "world", "recommenders"}, {"recommenders"}),
     "priors": ({"core", "diffusion", "recommenders", "evaluation.calibration"}, {"recommenders", "image_models"}),
     "language": ({"core", "diffusion", "recommenders"}, {"recommenders"}),
-    "personal_images": ({"core", "diffusion", "image_models"}, {"recommenders", "image_models", "priors", "language"}),
+    "personal_images": ({"core", "diffusion", "image_models", "language"}, {"recommenders", "image_models", "priors", "language"}),
 }
 
 # An arrow that points sideways until the studies are split; nothing may be added here.

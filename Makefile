@@ -32,7 +32,7 @@ $(INSTALLED): settings.ini setup.py constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/diffrec report world pictures --workers $(WORKERS)
+	$(BIN)/diffrec report world pictures explanations --workers $(WORKERS)
 
 report: $(INSTALLED)
 	$(BIN)/diffrec report $(NAME) --workers $(WORKERS)

@@ -21,9 +21,13 @@ from diffrec.graph_diffusion.scale import slope_rows
 from diffrec.image_models.evaluation import Drawn, ImageEvaluation
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
 from diffrec.image_models.zoo_evaluation import accuracy_differences, general_rows, model_rows, outline_differences
+from diffrec.language.cold_start import TEXT_SCORERS
+from diffrec.language.explanation_trials import EXPLAINED, explanation_study_rows
 from diffrec.language.presets import PRESETS as LANGUAGE_PRESETS
+from diffrec.language.reports import HELD_OUT_WORLDS
 from diffrec.language.studies import language_rows
 from diffrec.language.training import LANGUAGE
+from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
 from diffrec.priors.cost_presets import SIMULATION_PRESETS
 from diffrec.priors.evaluation import draw_rows, match_controls
 from diffrec.priors.pictures import picture_rows
@@ -235,7 +239,38 @@ def test_rows_of_language_models_are_computed_to_the_last_bit():
     found = found[~found["metric"].str.startswith("p_holm")]                 # corrected for all slices
     assert_committed(found, "ml-1m_language")
     whole = rows_of("ml-1m_language")
+    whole = whole[~whole["model"].isin(TEXT_SCORERS)]
     assert len(found) == (whole["slice"].eq("all") & ~whole["metric"].str.startswith("p_holm")).sum()
+
+
+def test_rows_of_explanations_are_computed_to_the_last_bit():
+    "Every world and all worlds together, from the values of every text."
+    kept = kept_trials("world_explanations")
+    assert set(kept) == {(model, seed) for model in EXPLAINED for seed in HELD_OUT_WORLDS}
+    trials = {seed: {model: kept[model, seed] for model in EXPLAINED} for seed in HELD_OUT_WORLDS}
+    labels = {name: rows_of("world_explanations")[name].iloc[0] for name in ("run", "dataset", "split")}
+    found = explanation_study_rows(trials, labels)
+    assert_committed(found, "world_explanations")
+    assert len(found) == len(rows_of("world_explanations"))
+
+
+@pytest.mark.parametrize("seed", HELD_OUT_WORLDS)
+def test_tastes_and_ratings_of_explanations_are_judged_by_the_world(seed: int):
+    "From what each text says, the world's preferences and its ratings: true tastes and absolute errors."
+    data, kept = world_texts(EXPLANATION_STUDIES["demo"], seed), kept_trials("world_explanations")
+    rated = data.ratings.test
+    rating = pd.Series(rated.values.astype(float), pd.MultiIndex.from_arrays([rated.users, rated.items]))
+    for model in ("cora", "lora"):
+        trial = kept[model, seed]
+        said = trial.values.pivot(index=["user", "item"], columns="metric", values="value")
+        assert set(said.index.get_level_values("user")) <= set(data.groups["test"].tolist())
+        assert len(said) == np.isin(rated.users, data.groups["test"]).sum()
+        taste, users = said["said_taste"].astype(int), said.index.get_level_values("user")
+        assert ((data.world.users.preferences[users, taste] > 0) == said["user_true"]).all()
+        assert ((said["said_rating"] - rating.loc[said.index]).abs() == said["mae"]).all()
+        for example in trial.facts["examples"]:
+            is_true = read_world_text(example["text"]).claims[0].value in example["likes"]
+            assert is_true == said.loc[(example["user"], example["item"]), "user_true"]
 
 
 def test_rows_of_the_small_models_are_computed_to_the_last_bit():

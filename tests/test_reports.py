@@ -171,7 +171,7 @@ def test_ranking_of_ten_billion_pairs_stays_small():
 
 
 REPORTED = ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks",
-            "world_prior", "world_pictures", "simulation"]
+            "world_prior", "world_pictures", "simulation", "world_explanations"]
 
 
 @pytest.mark.parametrize("name", REPORTED)
@@ -506,6 +506,10 @@ CLAIMS = [
     ("world_pictures", "utility", 4, "all", "prior_8", "best_of", -1),
     ("world_pictures", "coverage", 4, "all", "prior_8", "score_only", 0),
     ("prior_benchmarks", "coverage", None, "all", "prior", "released_whitened", 0),
+    ("world_explanations", "user_true", None, "all", "cora", "lora", 1),
+    ("world_explanations", "mae", None, "all", "cora", "lora", -1),
+    ("world_explanations", "mae", None, "all", "cora", "item_mean", -1),
+    ("world_explanations", "mae", None, "all", "cora", "user_mean", -1),
 ]
 
 
@@ -537,3 +541,11 @@ def test_costs_of_language_models_are_within_their_goals():
     ratio = rows[rows["metric"] == "cpu_ratio"].set_index(["model", "versus"])["value"]
     assert ratio["packed sequences", "rows in batches"] <= .25
     assert ratio["shared history", "rows one by one"] <= .2 and ratio["one batch", "merged for each row"] <= .2
+
+
+def test_explanations_name_true_tastes_less_often_than_was_aimed_at():
+    "The aim was .95; notes and results page say that it is not reached. Every text has the form of an explanation."
+    of = lambda metric, model: pooled("world_explanations", metric, None, "all", model)
+    assert of("user_true", "cora")["value"] < .95 and of("user_true", "cora")["ci_low"] > of("user_true", "lora")["ci_high"] + .5
+    for model in ("cora", "lora"):
+        assert of("failed", model)["value"] == 0 and of("agreement", model)["value"] == 1 and of("item_true", model)["value"] > .9

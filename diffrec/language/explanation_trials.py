@@ -168,7 +168,6 @@ def plot_true_tastes(
         ax.errorbar(one["value"], range(len(one)), xerr=spread, fmt="o", capsize=3, color=color_of(model), label=model)
     ax.axvline(aim, color="grey", linewidth=1)
     ax.set(yticks=range(len(seeds) + 1), yticklabels=[*(f"world {seed}" for seed in seeds), "all worlds"], xlim=(0, 1),
-           xlabel="share of named tastes that are true")
-    ax.invert_yaxis()
+           ylim=(len(seeds) + .5, -.5), xlabel="share of named tastes that are true")
     ax.legend(loc="center")
     return ax

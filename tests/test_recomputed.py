@@ -227,14 +227,12 @@ def kept_pictures() -> dict[str, ImageEvaluation]:
 
 def test_rows_of_language_models_are_computed_to_the_last_bit():
     "Values, intervals, ensembles and paired differences, from the kept scores of validation and test questions."
-    kept = {path.stem: read_trial(path) for path in sorted((reports / "ml-1m_language" / "trials").glob("*.parquet"))}
-    order = [model for model in LANGUAGE.recipes["ml-1m-tiny"] if f"{model}-seed-0" in kept]
-    seed = {model: 0 if LANGUAGE.recipes["ml-1m-tiny"][model].fit else None for model in order}
-    frames = [predictions_of(kept[f"{model}-seed-0"]) for model in order]
-    predictions = pd.concat([frame.assign(model=model, seed=pd.array([seed[model]] * len(frame), "Int64"))
-                             for model, frame in zip(order, frames)], ignore_index=True)
+    kept, recipes = kept_trials("ml-1m_language"), LANGUAGE.recipes["ml-1m-tiny"]
+    order = [(model, seed) for model in recipes for seed in sorted(seed for name, seed in kept if name == model)]
+    frames = [predictions_of(kept[key]).assign(model=key[0], seed=key[1] if recipes[key[0]].fit else None) for key in order]
+    predictions = pd.concat([frame.astype({"seed": "Int64"}) for frame in frames], ignore_index=True)
     study = replace(LANGUAGE_PRESETS["ml-1m-tiny"], slices=("all",))
-    controls = study_controls(LANGUAGE, study, [{"model": model} for model in order])
+    controls = study_controls(LANGUAGE, study, [{"model": model} for model, _ in order])
     found = language_rows(predictions, controls, study, "ml-1m_language", "ml-1m")
     found = found[~found["metric"].str.startswith("p_holm")]                 # corrected for all slices
     assert_committed(found, "ml-1m_language")

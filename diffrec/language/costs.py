@@ -30,10 +30,9 @@ from .cora import CoraConfig, conditioned, merged
 from .packing import Packed, PackedBatches, UserQuestions, pack_user, single_rows
 from .prompts import PromptEncoder, chat_ends, item_prompt
 from .questions import likes_in_time, user_questions
-from .scorer import LanguageScorer
+from .scorer import LanguageScorer, scores_by_row
 from .settings import PackingLimits
 from .text_features import natural_titles
-from .training import scores_by_row
 from ..studies.costs import cost_rows, interleaved
 
 # %% ../../nbs/75_language/70_costs.ipynb #00000005

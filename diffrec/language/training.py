@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LANGUAGE', 'LanguageData', 'open_language_data', 'language_fingerprint', 'open_backbone', 'prompt_encoder',
            'HistoryVectors', 'history_vectors', 'known_ids', 'vectors_for', 'codes_for', 'adapted', 'freeze_start',
-           'build_scorer', 'packed_split', 'scores_by_row', 'question_scores', 'train_language_model', 'train_language',
-           'load_language', 'score_question_splits', 'LanguageEvaluation', 'prediction_frame', 'evaluate_language']
+           'build_scorer', 'packed_split', 'question_scores', 'train_language_model', 'train_language', 'load_language',
+           'score_question_splits', 'LanguageEvaluation', 'prediction_frame', 'evaluate_language']
 
 # %% ../../nbs/75_language/60_training.ipynb #00000002
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ from .packing import Packed, PackedBatches, pack_user, single_rows
 from .prompts import PromptEncoder, TextCodes, chat_ends, item_prompt
 from .questions import user_questions
 from .recipes import RECIPES, EncoderRecipe, LanguageRecipe, TinyBackbone
-from .scorer import LanguageScorer
+from .scorer import LanguageScorer, scores_by_row
 from .settings import RECENT
 from .text_features import natural_titles, texts_of_items
 from .vectors import CollaborativeVectors, controlled_table, scaled_table
@@ -251,24 +251,6 @@ def packed_split(
     return sequences if recipe.packed else [single for one in sequences for single in single_rows(one)]
 
 # %% ../../nbs/75_language/60_training.ipynb #0000001b
-@torch.no_grad()
-def scores_by_row(
-    scorer: LanguageScorer,
-    sequences: Sequence[Packed],
-    pad_id: int,
-    n_tokens: int = 8192,       # of a batch; 1: one sequence a batch
-    n_recent: int = RECENT,     # see `PackingLimits`
-) -> pd.Series:                 # float64, indexed by `Packed.rows`, sorted
-    "Scores of questions without gradients, the scorer in evaluation mode."
-    scorer.eval()
-    device, rows, scores = next(scorer.parameters()).device, [], []
-    for batch in PackedBatches(sequences, pad_id, n_tokens, n_recent, shuffle=False)(0):
-        found = scorer(type(batch)(*(part.to(device) for part in batch))).double().cpu()
-        rows += batch.rows[batch.asked].tolist()
-        scores += found[batch.asked].tolist()
-    return pd.Series(scores, rows).sort_index()
-
-
 def question_scores(
     scorer: LanguageScorer,
     sequences: Sequence[Packed],   # of all questions of a split

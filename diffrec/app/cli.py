@@ -23,6 +23,7 @@ from ..core.settings import Count, checked, unknown_name
 from ..graph_diffusion.reports import GRAPH_SYSTEM
 from ..image_models.reports import IMAGE_SYSTEM
 from ..language.reports import LANGUAGE_SYSTEM
+from ..personal_images.reports import PERSONAL_SYSTEM
 from ..priors.reports import PRIOR_SYSTEM
 from ..recommenders.reports import RECOMMENDER_SYSTEM
 from ..studies.pipeline import Report, RunCommand, System, make_report, run_steps
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../../nbs/90_app/90_cli.ipynb #43fe2674
-SYSTEMS: tuple[System, ...] = (RECOMMENDER_SYSTEM, GRAPH_SYSTEM, IMAGE_SYSTEM, PRIOR_SYSTEM, LANGUAGE_SYSTEM)
+SYSTEMS: tuple[System, ...] = (RECOMMENDER_SYSTEM, GRAPH_SYSTEM, IMAGE_SYSTEM, PRIOR_SYSTEM, LANGUAGE_SYSTEM,
+                               PERSONAL_SYSTEM)
 
 
 def _found(kind: str, name: str, known: dict[str, Any]) -> Any:

@@ -80,7 +80,7 @@ def personal_recipes(
 ) -> dict[str, PersonalRecipe]:                # model -> recipe
     "Every method beside its control with shuffled users, a LoRA that all users share, and prompts."
     made = {name: PersonalRecipe(name, method=name, **common) for name in get_args(PromptMethod)}
-    made["lora"] = PersonalRecipe("lora", shapes.get("lora", {}), fit, method="lora", **common)
+    made["lora"] = PersonalRecipe("lora", shapes.get("lora", {}), replace(fit, learning_rate=1e-3), method="lora", **common)
     for method in get_args(UserMethod):
         shape = shapes.get(method, {})
         control = f"{method}_shuffled"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Strips', 'SHOWN', 'personal_values', 'labelled_scales', 'personal_rows', 'describe_recipes', 'personal_table',
-           'difference_table', 'plot_by_ratings', 'plot_following', 'opened_strip', 'plot_strips']
+           'user_differences', 'plot_by_ratings', 'plot_following', 'opened_strip', 'plot_strips']
 
 # %% ../../nbs/80_personal_images/66_studies.ipynb #69d34ebf
 import base64
@@ -112,7 +112,7 @@ def personal_table(
     return own.pivot(index="model", columns="metric", values="text")[list(SHOWN)].fillna("").rename_axis(columns=None)
 
 # %% ../../nbs/80_personal_images/66_studies.ipynb #25543bc3
-def difference_table(
+def user_differences(
     rows: pd.DataFrame,                 # result rows
     slices: Sequence[str],
     metrics: Sequence[str] = ("liked_attributes", "utility", "followed"),

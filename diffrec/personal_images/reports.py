@@ -46,7 +46,7 @@ def _prepare(preset: str, study: PersonalStudy) -> tuple[list[Step], str]:
 
 def _evaluation(study: PersonalStudy) -> RunCommand:
     return RunCommand(IMAGE_RUNS[1], ("data", "out"), {"report": "{out}/report"}, "{out}/report/results.parquet",
-                      ("liked_attributes", "utility"), "seen-16")
+                      ("liked_attributes", "swap_gain", "utility"), f"seen-{study.evaluation.get('n_ratings', 16)}")
 
 
 def _check(study: PersonalStudy) -> None:

@@ -56,7 +56,7 @@ class PersonalRecipe(Recipe):
     examples: ExampleSettings = field(default_factory=ExampleSettings)
     batch_size: Count = 64
     n_steps: Count = 25              # batches of an epoch
-    n_validation: Count = 192        # held-out likes that validate
+    n_validation: Count = 192        # rows of held-out pictures that validate
     shuffled: bool = False           # conditions of another user, at random
 
     def __post_init__(self):
@@ -89,7 +89,7 @@ def personal_recipes(
     return made
 
 
-_FIT = FitConfig(n_epochs=8, learning_rate=5e-3, optimizer="adamw", weight_decay=1e-2, clip_norm=1., schedule="cosine",
+_FIT = FitConfig(n_epochs=16, learning_rate=5e-3, optimizer="adamw", weight_decay=1e-2, clip_norm=1., schedule="cosine",
                  warmup_steps=20)
 _TOY_SHAPES = {"tokens": {"width": 32, "n_layers": 1}, "bases": {"width": 32}, "lora": {"rank": 2},
                "generated": {"rank": 2, "hidden": 32, "bottleneck": 8}}

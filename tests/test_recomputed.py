@@ -29,10 +29,12 @@ from diffrec.language.studies import language_rows
 from diffrec.language.training import LANGUAGE
 from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
 from diffrec.priors.cost_presets import SIMULATION_PRESETS
-from diffrec.priors.evaluation import draw_rows, match_controls
+from diffrec.priors.evaluation import draw_rows, long_sampler_rows, match_controls
 from diffrec.priors.pictures import picture_rows
 from diffrec.priors.presets import prior_study
+from diffrec.priors.prior_trials import blocks_of
 from diffrec.priors.simulation_results import simulation_rows
+from diffrec.priors.verifiers import Verifiers, verifier_report
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
 from diffrec.recommenders.studies import label_predictions, open_events, present, study_controls, train_study
@@ -51,15 +53,16 @@ def rows_of(report: str) -> pd.DataFrame:
     return read_rows(reports / report / "results.parquet")
 
 
-def assert_committed(found: pd.DataFrame, report: str) -> None:
-    "Every row that was computed anew is in the report, with the same numbers to the last bit."
+def assert_committed(found: pd.DataFrame, report: str, rounding: float = 0.) -> None:
+    "Every row that was computed anew is in the report, with the same numbers to the last bit, or to some rounding."
     keys = ["dataset", "slice", "selection", "model", "versus", "metric", "k", "seed"]
     both = [rows.astype({"k": "Float64", "seed": "Float64"}).fillna({"k": -1, "seed": -1}).set_index(keys)[NUMBERS]
             for rows in (found, rows_of(report))]
     assert len(found) and both[0].index.is_unique and both[0].index.isin(both[1].index).all()
     committed = both[1].loc[both[0].index]
     for name in NUMBERS:
-        pd.testing.assert_series_equal(both[0][name].astype(float), committed[name].astype(float), rtol=0, atol=0)
+        pd.testing.assert_series_equal(both[0][name].astype(float), committed[name].astype(float), rtol=0,
+                                       atol=rounding)
 
 
 # Recommenders and generated graphs: from the values of every test user.
@@ -317,6 +320,7 @@ def test_no_interval_of_few_users_is_a_percentile_interval(report: str):
     "No interval reaches 95 % for up to five users; from six on the exact one is needed, from each user's values."
     rows = rows_of(report)
     few = rows[(rows["n"] < FEW_USERS) & rows["ci_low"].notna()]
+    few = few[~few["slice"].str.endswith("_long_sampler")]       # exact ones, computed anew from each user's values below
     assert few.empty, few[["slice", "model", "metric", "n"]].drop_duplicates()
 
 
@@ -340,6 +344,43 @@ def test_rows_of_the_world_prior_are_computed_to_the_last_bit():
     "All systems for users with few likes, with their intervals, differences, and p-values."
     values, study = world_values(), prior_study("world", "evaluation")
     assert_committed(draw_rows(values[values["slice"].eq("few")], study, WORLD), "world_prior")
+
+
+def kept_of_world(name: str, seed: int = 0) -> Trial:
+    return read_trial(reports / "world_prior" / "trials" / f"{name}-seed-{seed}.parquet")
+
+
+def test_evaluated_draws_of_the_world_prior_are_those_of_its_trials():
+    "Every value of every user."
+    keys = ["user", "slice", "guidance_scale", "metric"]
+    for (model, seed), own in world_values().groupby(["model", "seed"]):
+        kept = pd.concat(blocks_of(kept_of_world(model, seed)))
+        one, other = (frame.astype({"slice": str, "metric": str}).fillna({"guidance_scale": -1.}).set_index(keys)["value"]
+                      for frame in (own, kept))
+        assert one.index.is_unique and one.sort_index().equals(other.sort_index()), (model, seed)
+
+
+def test_rows_of_long_samplers_are_computed_to_the_last_bit():
+    study, frames = prior_study("world", "evaluation"), []
+    for model, (_, n_draws, _) in study.long_samplers.items():
+        blocks = {model: blocks_of(kept_of_world(f"{model}_short_sampler")),
+                  f"{model}_long_sampler": blocks_of(kept_of_world(f"{model}_long_sampler"))}
+        frames += [block.assign(model=label, seed=study.seeds[0], k=n_draws).drop(columns="guidance_scale")
+                   for pair in zip(*blocks.values(), strict=True) for label, block in zip(blocks, pair)]
+    found = long_sampler_rows(pd.concat(frames, ignore_index=True), study, WORLD)
+    assert_committed(found, "world_prior")
+
+
+@pytest.mark.parametrize("part", ["verifier", "unseen", "evaluator"])
+def test_rows_of_verifiers_are_computed_anew(part: str):
+    "From the predictions for every rating; sums of losses depend on the processor in the last bit."
+    names = {"verifier": {name: name for name in (*Verifiers.models, "oracle")},
+             "unseen": {"verifier": "verifier_with_ratings", "verifier_no_ratings": "verifier_no_ratings"},
+             "evaluator": {"evaluator": "evaluator"}}[part]
+    predictions = pd.concat([predictions_of(kept_of_world(trial)).assign(model=model) for model, trial in names.items()])
+    report = {**WORLD, "split": "train"} if part == "evaluator" else WORLD
+    found = verifier_report(predictions.reset_index(drop=True), prior_study("world", "evaluation"), report, part)
+    assert_committed(found.astype({"slice": rows_of("world_prior")["slice"].dtype}), "world_prior", 1e-12)
 
 
 def test_differences_at_equal_coverage_are_computed_to_the_last_bit():

@@ -34,6 +34,7 @@ from diffrec.priors.pictures import picture_rows
 from diffrec.priors.presets import prior_study
 from diffrec.priors.prior_trials import blocks_of
 from diffrec.priors.simulation_results import simulation_rows
+from diffrec.priors.uplift import kept_share, relative_gain
 from diffrec.priors.verifiers import Verifiers, verifier_report
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
@@ -369,6 +370,37 @@ def test_rows_of_long_samplers_are_computed_to_the_last_bit():
                    for pair in zip(*blocks.values(), strict=True) for label, block in zip(blocks, pair)]
     found = long_sampler_rows(pd.concat(frames, ignore_index=True), study, WORLD)
     assert_committed(found, "world_prior")
+
+
+def resampled_uplifts(file: str, keys: list[str]) -> dict[tuple, tuple]:
+    "Key -> estimate and resamples, from the two values of every user and training."
+    values, n_resamples = read_table(reports / "world_prior" / file), prior_study("world", "evaluation").n_resamples
+    found = {}
+    for key, own in values.groupby(keys, sort=False):
+        gains, bases = (np.stack([part[name].to_numpy() for _, part in own.groupby("seed")]) for name in ("gain", "base"))
+        group = dict(zip(keys, key))["slice"]
+        found[key] = relative_gain(gains, bases, rng_for(0, f"uplift {group}"), n_resamples)
+    return found
+
+
+def test_uplifts_of_the_world_prior_are_computed_anew():
+    "Own draws against those of others, by the truth and by the verifier; and what unseen users keep."
+    found, rows, checked = resampled_uplifts("uplifts.parquet", ["slice", "model", "evaluator"]), rows_of("world_prior"), 0
+    for (group, model, evaluator), (estimate, _) in found.items():
+        own = rows[(rows["slice"] == group) & (rows["model"] == model) & (rows["metric"] == f"relative_uplift({evaluator})")]
+        assert len(own) == 1
+        assert np.allclose(own[NUMBERS].astype(float), [[estimate.value, estimate.ci_low, estimate.ci_high,
+                                                         estimate.n_users]], rtol=0, atol=1e-12)
+        checked += 1
+    assert checked == rows["metric"].str.startswith("relative_uplift(").sum()
+    by_size = resampled_uplifts("support_uplifts.parquet", ["model", "slice", "support"])
+    study = prior_study("world", "evaluation")
+    for name, count in {(model, size) for model, _, size in by_size if size in study.support_sizes}:
+        for versus, most in {"seen": max(study.n_support, count), "seen_alike": count}.items():
+            kept = kept_share(by_size[name, "seen", most], by_size[name, "unseen", count])
+            own = rows[(rows["metric"] == "kept_share") & (rows["model"] == name) & (rows["versus"] == versus)
+                       & (rows["slice"] == f"unseen_support{count}")]
+            assert np.allclose(own[NUMBERS[:3]].astype(float), [[kept.value, kept.ci_low, kept.ci_high]], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("part", ["verifier", "unseen", "evaluator"])

@@ -28,6 +28,10 @@ from diffrec.language.reports import HELD_OUT_WORLDS
 from diffrec.language.studies import language_rows
 from diffrec.language.training import LANGUAGE
 from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
+from diffrec.personal_images.family import PERSONAL
+from diffrec.personal_images.presets import PRESETS as PERSONAL_PRESETS
+from diffrec.personal_images.studies import personal_rows
+from diffrec.personal_images.user_evaluation import PersonalEvaluation
 from diffrec.priors.cost_presets import SIMULATION_PRESETS
 from diffrec.priors.evaluation import draw_rows, long_sampler_rows, match_controls
 from diffrec.priors.pictures import picture_rows
@@ -38,10 +42,12 @@ from diffrec.priors.uplift import kept_share, relative_gain
 from diffrec.priors.verifiers import Verifiers, verifier_report
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
-from diffrec.recommenders.studies import label_predictions, open_events, present, study_controls, train_study
+from diffrec.recommenders.studies import (
+    label_predictions, open_events, present, study_controls, study_recipes, train_study)
 from diffrec.recommenders.training import RECOMMENDERS
 from diffrec.studies.costs import cost_rows
-from diffrec.studies.trials import Trial, predictions_of, read_trial
+from diffrec.studies.provenance import source_hash
+from diffrec.studies.trials import Trial, evaluation_record, predictions_of, read_header, read_trial, was_made_from
 from diffrec.world.drawing import ATTRIBUTES
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
@@ -480,3 +486,23 @@ def test_auc_of_two_counters_follows_from_the_data(tmp_path: Path):
         assert row["value"].item() == pytest.approx(roc_auc_score(part["label"], part["score"]), abs=1e-12)
         assert row["n"].item() == part["user"].nunique()
     assert len(trained) == 2
+
+
+# Pictures drawn for users: from the trials of the adapters.
+
+
+def test_rows_of_pictures_for_users_are_computed_to_the_last_bit():
+    "By the code, the recipes and the settings of today."
+    study, frames = PERSONAL_PRESETS["world"], []
+    settings, recipes = PersonalEvaluation(**study.evaluation), study_recipes(PERSONAL, study)
+    for model, recipe in recipes.items():
+        path = reports / "world_image_lora" / "trials" / f"{model}-seed-0.parquet"
+        header, values = read_header(path), read_trial(path).values
+        made = {**header["made_from"], "code": source_hash(PERSONAL.definitions(recipe))}
+        assert was_made_from(path, recipe, made), model
+        assert header["evaluated"] == evaluation_record(PERSONAL, settings), model
+        seeds = pd.array([0 if recipe.fit else None] * len(values), "Int64")
+        frames.append(values.astype({"slice": str, "metric": str}).assign(model=model, seed=seeds))
+    controls = {model: recipe.control for model, recipe in recipes.items() if recipe.control}
+    found = personal_rows(pd.concat(frames, ignore_index=True), controls, study, "world_image_lora", "world-gallery-ratings")
+    assert_committed(found, "world_image_lora")

@@ -389,6 +389,7 @@ README_MODELS = {
     "Stable Diffusion 3, small": ("zoo", "all_accuracy", None, "described", "sd3", "sd3_shuffled"),
     "Stable Diffusion 1.5 with IP-Adapter, small": (
         "zoo", "all_accuracy", None, "followed", "sd15_adapter", "sd15_adapter_shuffled"),
+    "generated LoRA, small": ("world_image_lora", "liked_attributes", 4, "seen-16", "generated", "generated_shuffled"),
     "prior": ("world_prior", "utility", 40, "few", "prior", "shuffled"),
     "verifier": ("world_prior", "preference(uauc)", None, "all", "verifier", "verifier_shuffled"),
 }

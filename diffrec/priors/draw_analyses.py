@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['label_of', 'estimate_row', 'UpliftResamples', 'uplift_values', 'PersonalUplifts', 'verifier_table',
            'personal_uplifts', 'means_by_evaluator', 'evaluator_agreement', 'held_out_likes', 'Pooled',
-           'pooled_metrics', 'SupportSizes', 'support_guidances', 'evaluate_support_sizes', 'kept_share_rows',
-           'support_rows', 'known_ratings']
+           'pooled_metrics', 'SupportSizes', 'write_personal_uplifts', 'write_support_uplifts', 'support_guidances',
+           'evaluate_support_sizes', 'kept_share_rows', 'support_rows', 'known_ratings']
 
 # %% ../../nbs/70_priors/82_draw_analyses.ipynb #c611c8e9
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 # %% ../../nbs/70_priors/82_draw_analyses.ipynb #ed06ea4c
-from ..core.artifacts import result_rows
+from ..core.artifacts import result_rows, write_table
 from ..core.seeds import rng_for
 from ..data.interactions import Interactions
 from ..data.ratings import RatedPictures, joined, likes
@@ -245,6 +246,28 @@ class SupportSizes(NamedTuple):
     "Draws for unseen users by the number of their support ratings."
     values: pd.DataFrame                           # columns user, metric, value, support, seed
     uplifts: dict[tuple[str, str, int], UpliftResamples]    # (guidance, group, support ratings)
+
+# %% ../../nbs/70_priors/82_draw_analyses.ipynb #5b9e0c41
+def write_personal_uplifts(
+    folder: str | Path,                # of the report
+    personal: PersonalUplifts,
+    users: Mapping[str, np.ndarray],   # "seen" and the groups of the comparison
+    study: PriorEvaluation,
+) -> None:
+    "Write uplifts.parquet, from which the intervals of all uplifts can be computed anew."
+    values = uplift_values(personal.uplifts, ("slice", "model", "evaluator"), users, study.seeds)
+    write_table(Path(folder) / "uplifts.parquet", values)
+
+
+def write_support_uplifts(
+    folder: str | Path,                # of the report
+    found: SupportSizes,
+    users: Mapping[str, np.ndarray],   # "seen" and "unseen"
+    study: PriorEvaluation,
+) -> None:
+    "Write support_uplifts.parquet: the same by the number of support ratings."
+    values = uplift_values(found.uplifts, ("model", "slice", "support"), users, study.seeds)
+    write_table(Path(folder) / "support_uplifts.parquet", values)
 
 # %% ../../nbs/70_priors/82_draw_analyses.ipynb #e49ba383
 def support_guidances(study: PriorEvaluation) -> dict[str, Guidance]:

@@ -338,6 +338,19 @@ def test_a_report_on_language_models_shows_every_control_and_ensemble(project: P
     assert run_steps(LANGUAGE_STEPS, project) == [False] * len(LANGUAGE_STEPS)
 
 
+PERSONAL_STEPS = find_report("world_image_lora").steps(True)
+
+
+@pytest.mark.xdist_group("run_personal")
+def test_a_report_on_pictures_for_users_shows_every_control(project: Path):
+    run_steps(PERSONAL_STEPS, project)
+    rows = read_rows((project / PERSONAL_STEPS[-1].output).parent / "results.parquet")
+    liked = rows[(rows["metric"] == "liked_attributes") & rows["seed"].isna()]
+    assert {"base", "keywords", "named", "lora", "generated", "generated_shuffled"} <= set(liked["model"])
+    beside = set(zip(liked["model"], liked["versus"]))
+    assert {("generated", other) for other in ("generated_shuffled", "base", "lora", "keywords")} <= beside
+
+
 COST_STEPS = find_report("language_benchmarks").steps(True)
 
 
@@ -370,6 +383,6 @@ def test_stored_models_explain_as_they_did_when_they_were_trained(project: Path)
 
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
-    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *COST_STEPS,
+    run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
                                       *EXPLANATION_STEPS]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

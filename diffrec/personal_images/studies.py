@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..core.seeds import rng_for
@@ -172,7 +171,8 @@ def plot_following(
 # %% ../../nbs/80_personal_images/66_studies.ipynb #87a55366
 def opened_strip(text: str) -> np.ndarray:
     "[S, n * S, 3] uint8 pixels of a strip."
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
+    shares = plt.imread(io.BytesIO(base64.b64decode(text)), format="png")
+    return (255 * shares[:, :, :3]).round().astype(np.uint8)
 
 
 def plot_strips(

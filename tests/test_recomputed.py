@@ -14,7 +14,8 @@ from diffrec.core.seeds import rng_for
 from diffrec.data.dataset_files import save_dataset
 from diffrec.data.sources import SOURCES, open_dataset
 from diffrec.evaluation.attributes import ACCURACY_PARTS
-from diffrec.evaluation.inference import FEW_USERS, bootstrap, holm, percentile_interval, seed_weights
+from diffrec.evaluation.inference import (
+    FEW_USERS, bootstrap, few_users_interval, holm, percentile_interval, seed_weights)
 from diffrec.evaluation.summary import summarise_ranking, summarise_rating
 from diffrec.graph_diffusion.costs import epoch_rows
 from diffrec.graph_diffusion.scale import slope_rows
@@ -374,8 +375,15 @@ def test_rows_of_long_samplers_are_computed_to_the_last_bit():
                   f"{model}_long_sampler": blocks_of(kept_of_world(f"{model}_long_sampler"))}
         frames += [block.assign(model=label, seed=study.seeds[0], k=n_draws).drop(columns="guidance_scale")
                    for pair in zip(*blocks.values(), strict=True) for label, block in zip(blocks, pair)]
-    found = long_sampler_rows(pd.concat(frames, ignore_index=True), study, WORLD)
+    values = pd.concat(frames, ignore_index=True)
+    found = long_sampler_rows(values, study, WORLD)
     assert_committed(found, "world_prior")
+    few = found[found["versus"].eq("") & found["seed"].isna() & found["ci_low"].notna()]
+    assert len(few) and (few["n"] < FEW_USERS).all()
+    for row in few.itertuples():                                     # one training each: exact, and no percentile
+        own = values[values["slice"].eq(row.slice) & values["model"].eq(row.model) & values["metric"].eq(row.metric)]
+        ends = few_users_interval(own["value"].to_numpy(float), None, rng_for(0, "not used"))
+        assert np.allclose((row.ci_low, row.ci_high), ends, rtol=0, atol=1e-12), row
 
 
 def resampled_uplifts(file: str, keys: list[str]) -> dict[tuple, tuple]:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .ensembles import joined_predictions
 from .presets import COUNTERS, LanguageStudy, with_counters
 from .probabilities import probability_rows
 from .training import LANGUAGE, LanguageData, LanguageEvaluation
-from ..recommenders.studies import rating_rows, study_recipes, trials_folder
+from ..recommenders.studies import evaluated_trials, of_training, rating_rows, study_recipes
 from ..studies.recipe import Recipe
-from ..studies.trials import evaluate_or_find, predictions_of
+from ..studies.trials import predictions_of
 
 # %% ../../nbs/75_language/66_studies.ipynb #00000005
 def language_table(
@@ -45,13 +44,9 @@ def language_predictions(
     trials: str | Path | None = None,       # where trials are kept; None: out/trials
 ) -> pd.DataFrame:                          # columns of `prediction_frame`, model and seed
     "The score of every question of validation and test by every training."
-    settings, frames = LanguageEvaluation(study.settings, dict(study.shape)), []
-    models, kept = Path(out) / "models", trials_folder(out, trials)
-    for entry in tqdm(trained, desc="models", disable=None):
-        trial = evaluate_or_find(LANGUAGE, entry, data, settings, models, kept)
-        found = predictions_of(trial)
-        frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64")))
-    return pd.concat(frames, ignore_index=True)
+    settings = LanguageEvaluation(study.settings, dict(study.shape))
+    evaluated = evaluated_trials(LANGUAGE, trained, data, settings, out, trials)
+    return pd.concat([of_training(predictions_of(trial), entry) for entry, trial in evaluated], ignore_index=True)
 
 # %% ../../nbs/75_language/66_studies.ipynb #0000000a
 def ensemble_predictions(

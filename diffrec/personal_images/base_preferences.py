@@ -111,6 +111,7 @@ class BasePreferences(nn.Module):
         targets = (1 + users.ratings.clamp(-1, 1)) / 2
         return logistic_weights(self.features(pictures), targets, users.present, self.middle, self.settings.strength,
                                 self.settings.n_steps)
+
     def coordinates(
         self,
         pictures: Tensor,   # [*, E]

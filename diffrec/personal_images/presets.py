@@ -27,7 +27,7 @@ class PersonalStudy:
     rivals: tuple[dict[str, str], ...] = ()                   # further comparisons, each model -> another
     n_resamples: Count = 2000                                 # of the bootstrap
     resampling_seed: Natural = 0
-    dataset: str = "toy"                                      # the world that it is made for: "toy" or "gallery"
+    dataset: str = "toy"                                      # a key of `recommenders.steps.PICTURE_WORLDS`
 
     def __post_init__(self):
         check_fields(self)
@@ -41,5 +41,5 @@ PRESETS: dict[str, PersonalStudy] = {
     "toy": PersonalStudy("toy", (*PROMPTS, "generated", "generated_shuffled", "lora"), n_resamples=100, rivals=_RIVALS,
                          evaluation={"n_users": 4, "ratings": (4,), "n_ratings": 4, "least_ratings": 8, "n_draws": 2,
                                      "user_guidances": (2.,), "n_steps": 3, "n_real": 50}),
-    "world": PersonalStudy("world", (*PROMPTS, "lora", "generated", "generated_shuffled"), rivals=_RIVALS, dataset="gallery"),
-    "world-methods": PersonalStudy("world", (*PROMPTS, "lora", *METHODS, *SHUFFLED), rivals=_RIVALS, dataset="gallery")}
+    "world": PersonalStudy("world", (*PROMPTS, "lora", "generated", "generated_shuffled"), rivals=_RIVALS, dataset="world"),
+    "world-methods": PersonalStudy("world", (*PROMPTS, "lora", *METHODS, *SHUFFLED), rivals=_RIVALS, dataset="world")}

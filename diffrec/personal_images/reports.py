@@ -7,17 +7,12 @@ __all__ = ['IMAGE_RUNS', 'PERSONAL_SYSTEM', 'world_image_steps']
 
 # %% ../../nbs/80_personal_images/90_reports.ipynb #67f7311e
 from .presets import PRESETS, PersonalStudy
-from ..recommenders.steps import study_steps, world_step
+from ..recommenders.steps import PICTURE_WORLDS, study_steps, world_step
 from ..studies.pipeline import Report, RunCommand, System
 from ..studies.steps import Step
 
 # %% ../../nbs/80_personal_images/90_reports.ipynb #077cca77
 IMAGE_RUNS = ("24_train_image_lora", "47_evaluate_images")
-
-
-def _world(dataset: str) -> Step:
-    "Draws the world that a preset is made for."
-    return world_step("outputs/toy", "toy") if dataset == "toy" else world_step("outputs/world_prior", "gallery", 1)
 
 
 def world_image_steps(
@@ -26,7 +21,7 @@ def world_image_steps(
     "Pictures that are drawn for users of the world, beside every control."
     name = "world_image_lora"
     folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
-    prepared = world_step(folder, "toy") if quick else _world("gallery")
+    prepared = world_step(folder, "toy") if quick else PICTURE_WORLDS["world"]
     out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     preset, data = ("toy" if quick else "world"), prepared.parameters["out"]
     trained, evaluated = study_steps(IMAGE_RUNS, preset, prepared, data, f"{folder}/models", name, f"{out}/trials")
@@ -39,8 +34,8 @@ _REPORTS = (Report("world_image_lora", "Pictures drawn for users of the embedded
 
 
 def _prepare(preset: str, study: PersonalStudy) -> tuple[list[Step], str]:
-    "The world of a preset, and its folder."
-    world = _world(study.dataset)
+    "The world of a preset, the one that priors are trained on, and its folder."
+    world = PICTURE_WORLDS[study.dataset]
     return [world], world.parameters["out"]
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .presets import PRESETS, PriorEvaluation, PriorTraining, prior_study
-from ..recommenders.steps import world_step
+from ..recommenders.steps import PICTURE_WORLDS, world_step
 from ..studies.pipeline import Report, RunCommand, System
 from ..studies.steps import Step
 
@@ -32,7 +32,7 @@ def world_prior_steps(
 ) -> list[Step]:
     "Priors in the embedded world, beside every control."
     folder, preset = ("outputs/world_prior-quick", "toy") if quick else ("outputs/world_prior", "world")
-    world = world_step(folder, "toy") if quick else world_step(folder, "gallery", 1)
+    world = world_step(folder, "toy") if quick else PICTURE_WORLDS["world"]
     trained = train_step(preset, world, f"{folder}/priors")
     out = f"{folder}/reports/world_prior" if quick else "outputs/reports/world_prior"
     evaluated = {"name": "world_prior", "preset": preset, "data": world.parameters["out"],
@@ -108,12 +108,10 @@ def preset_world(
     study: Any,        # its studies
 ) -> tuple[list[Step], str]:   # the step that draws the world, and its folder
     "The world that a preset is made for; raises `ValueError` for a preset that needs data of its own."
-    worlds = {"toy": world_step("outputs/toy", "toy"), "demo": world_step("outputs/world"),
-              "world": world_step("outputs/world_prior", "gallery", 1)}
-    if preset not in worlds:
+    if preset not in PICTURE_WORLDS:
         raise ValueError(f"preset {preset!r} needs rated pictures: give --data (a table of ratings, or a saved "
                          "data set) and --pictures (the folder of the files)")
-    return [worlds[preset]], worlds[preset].parameters["out"]
+    return [PICTURE_WORLDS[preset]], PICTURE_WORLDS[preset].parameters["out"]
 
 # %% ../../nbs/70_priors/90_reports.ipynb #41496e00
 def _evaluation(study: Any) -> RunCommand:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['EDGE_METRICS', 'study_recipes', 'recipe_table', 'open_events', 'train_study', 'write_training', 'best_scores',
-           'trials_folder', 'Evaluated', 'ranking_settings', 'evaluate_study', 'world_values', 'present',
-           'study_controls', 'ranking_rows', 'edge_rows', 'coverage_rows', 'LabelSettings', 'score_labels', 'by_labels',
-           'label_predictions', 'rating_rows', 'write_evaluation', 'study_records', 'report_record']
+           'trials_folder', 'evaluated_trials', 'of_training', 'Evaluated', 'ranking_settings', 'evaluate_study',
+           'world_values', 'present', 'study_controls', 'ranking_rows', 'edge_rows', 'coverage_rows', 'LabelSettings',
+           'score_labels', 'by_labels', 'label_predictions', 'rating_rows', 'write_evaluation', 'study_records',
+           'report_record']
 
 # %% ../../nbs/40_recommenders/60_studies.ipynb #9d628286
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from .recipes import RecommenderRecipe
 from .training import SELECTIONS, RankingSettings, load_trained
 from ..studies.presets import with_changes
 from ..studies.recipe import Family
-from ..studies.trials import evaluate_or_find, predictions_of, predictions_trial, train_all
+from ..studies.trials import Trial, evaluate_or_find, predictions_of, predictions_trial, train_all
 from ..world.files import load_world
 from ..world.world import like_probability
 
@@ -138,6 +139,28 @@ def trials_folder(
         claim_folder(Path(trials).parent, "run")
     return Path(trials)
 
+# %% ../../nbs/40_recommenders/60_studies.ipynb #b20c4d04
+def evaluated_trials(
+    family: Family,
+    trained: Sequence[Mapping[str, Any]],   # entries of `train_study`
+    data: Any,                              # it was trained on
+    settings: Any,                          # a dataclass: how the family evaluates
+    out: str | Path,                        # weights are in out/models
+    trials: str | Path | None = None,       # where trials are kept; None: out/trials
+) -> Iterator[tuple[Mapping[str, Any], Trial]]:   # each entry and its trial
+    "Evaluate every training that was not evaluated with these settings, with a bar of what is done."
+    kept = trials_folder(out, trials)
+    for entry in tqdm(trained, desc="models", disable=None):
+        yield entry, evaluate_or_find(family, entry, data, settings, Path(out) / "models", kept)
+
+
+def of_training(
+    frame: pd.DataFrame,
+    entry: Mapping[str, Any],   # of `train_study`
+) -> pd.DataFrame:              # with columns model and seed, which may be missing
+    "Values or predictions of one training, marked as its own."
+    return frame.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(frame), "Int64"))
+
 # %% ../../nbs/40_recommenders/60_studies.ipynb #1deed62a
 class Evaluated(NamedTuple):
     "The trials of a study."
@@ -161,9 +184,8 @@ def evaluate_study(
     trials: str | Path | None = None,       # where trials are kept; None: out/trials
 ) -> Evaluated:
     "Evaluate every training that was not evaluated with these settings."
-    frames, coverage, kept = [], {}, trials_folder(out, trials)
-    for entry in tqdm(trained, desc="models", disable=None):
-        trial = evaluate_or_find(family, entry, dataset, settings, Path(out) / "models", kept)
+    frames, coverage = [], {}
+    for entry, trial in evaluated_trials(family, trained, dataset, settings, out, trials):
         frames.append(trial.values.assign(model=entry["model"], seed=entry["seed"]))
         if entry["folder"].endswith("seed-0"):
             coverage[entry["model"]] = trial.facts["coverage"]
@@ -293,11 +315,8 @@ def label_predictions(
     trials: str | Path | None = None,       # where trials are kept; None: out/trials
 ) -> pd.DataFrame:                          # columns of `evaluate_rating`, model, seed, selection
     "The score of every labelled pair by every training, and by the truth where it is known."
-    frames, kept = [], trials_folder(out, trials)
-    for entry in tqdm(trained, desc="models", disable=None):
-        found = predictions_of(evaluate_or_find(by_labels(family), entry, dataset, LabelSettings(split),
-                                                Path(out) / "models", kept))
-        frames.append(found.assign(model=entry["model"], seed=pd.array([entry["seed"]] * len(found), "Int64")))
+    evaluated = evaluated_trials(by_labels(family), trained, dataset, LabelSettings(split), out, trials)
+    frames = [of_training(predictions_of(trial), entry) for entry, trial in evaluated]
     if folder.parent.joinpath("truth.safetensors").exists():
         world = load_world(folder.parent)
 

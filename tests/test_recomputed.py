@@ -30,8 +30,9 @@ from diffrec.language.studies import language_rows
 from diffrec.language.training import LANGUAGE
 from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
 from diffrec.personal_images.family import PERSONAL
+from diffrec.personal_images.fusion_training import fusion_rows
 from diffrec.personal_images.presets import PRESETS as PERSONAL_PRESETS
-from diffrec.personal_images.studies import personal_rows
+from diffrec.personal_images.studies import personal_rows, user_cost_rows
 from diffrec.personal_images.user_evaluation import PersonalEvaluation
 from diffrec.priors.cost_presets import SIMULATION_PRESETS
 from diffrec.priors.evaluation import draw_rows, long_sampler_rows, match_controls
@@ -501,16 +502,20 @@ def test_auc_of_two_counters_follows_from_the_data(tmp_path: Path):
 
 def test_rows_of_pictures_for_users_are_computed_to_the_last_bit():
     "By the code, the recipes and the settings of today."
-    study, frames = PERSONAL_PRESETS["world"], []
+    study, frames, facts = PERSONAL_PRESETS["world"], [], {}
     settings, recipes = PersonalEvaluation(**study.evaluation), study_recipes(PERSONAL, study)
     for model, recipe in recipes.items():
         path = reports / "world_image_lora" / "trials" / f"{model}-seed-0.parquet"
-        header, values = read_header(path), read_trial(path).values
+        header, trial = read_header(path), read_trial(path)
         made = {**header["made_from"], "code": source_hash(PERSONAL.definitions(recipe))}
         assert was_made_from(path, recipe, made), model
         assert header["evaluated"] == evaluation_record(PERSONAL, settings), model
-        seeds = pd.array([0 if recipe.fit else None] * len(values), "Int64")
-        frames.append(values.astype({"slice": str, "metric": str}).assign(model=model, seed=seeds))
+        seeds = pd.array([0 if recipe.fit else None] * len(trial.values), "Int64")
+        frames.append(trial.values.astype({"slice": str, "metric": str}).assign(model=model, seed=seeds))
+        facts[model] = trial.facts
     controls = {model: recipe.control for model, recipe in recipes.items() if recipe.control}
-    found = personal_rows(pd.concat(frames, ignore_index=True), controls, study, "world_image_lora", "world-gallery-ratings")
+    named = "world_image_lora", "world-gallery-ratings"
+    fusion = fusion_rows(read_table(reports / "world_image_lora" / "fusion.parquet"), *named, rng_for(0, "fusion"), study.n_resamples)
+    found = pd.concat([personal_rows(pd.concat(frames, ignore_index=True), controls, study, *named),
+                       user_cost_rows(facts, study, *named), fusion])
     assert_committed(found, "world_image_lora")

@@ -346,9 +346,15 @@ def test_a_report_on_pictures_for_users_shows_every_control(project: Path):
     run_steps(PERSONAL_STEPS, project)
     rows = read_rows((project / PERSONAL_STEPS[-1].output).parent / "results.parquet")
     liked = rows[(rows["metric"] == "liked_attributes") & rows["seed"].isna()]
-    assert {"base", "keywords", "named", "lora", "generated", "generated_shuffled"} <= set(liked["model"])
+    assert {"base", "keywords", "named", "mean_of_likes", "prior", "lora", "user_lora", "generated", "generated_shuffled"} <= set(liked["model"])
     beside = set(zip(liked["model"], liked["versus"]))
-    assert {("generated", other) for other in ("generated_shuffled", "base", "lora", "keywords")} <= beside
+    assert {("generated", other) for other in ("generated_shuffled", "base", "lora", "keywords", "mean_of_likes", "prior")} <= beside
+    assert {("user_lora", "lora"), ("prior", "mean_of_likes")} <= beside
+    costs = rows[rows["metric"].isin(["kilobytes", "cpu_seconds"])]
+    assert set(costs["model"]) == {"mean_of_likes", "prior", "lora", "user_lora", "generated", "generated_shuffled"}
+    seconds = costs[costs["metric"] == "cpu_seconds"].set_index("model")["value"]
+    assert seconds["user_lora"] > 5 * seconds["generated"]
+    assert set(rows.loc[rows["model"] == "fusion_weight", "metric"]) == {"weight_range", "rank_correlation"}
 
 
 COST_STEPS = find_report("language_benchmarks").steps(True)

@@ -79,6 +79,10 @@ class AttendedUsers(nn.Module):
         "[B, M, D] tokens of users."
         return self.tokens(users if self.settings.method == "tokens" else users.vectors)
 
+    def user_bytes(self, condition: Tensor) -> int:
+        "Bytes of one user's tokens."
+        return condition[0].nbytes
+
     @contextmanager
     def drawn_for(self, condition: Tensor | None) -> Iterator[None]:
         "Within the block the transformer draws for these users, a row each; None: for nobody."
@@ -93,12 +97,12 @@ class AttendedUsers(nn.Module):
 class GeneratedUsers(nn.Module):
     "An image model whose LoRA is made from users' coordinates."
 
-    def __init__(self, transformer: SD3Transformer2DModel, n_bases: int, settings: UserAdapterSettings):
+    def __init__(self, transformer: SD3Transformer2DModel, n_bases: int, settings: UserAdapterSettings, seed: int):
         super().__init__()
         self.settings = settings
         shape = GeneratedShape(n_bases, settings.rank, settings.alpha, settings.hidden, settings.bottleneck,
                                settings.dropout, (*PICTURE_STREAM, *TEXT_STREAM))
-        tuner = add_generated(transformer, shape, seed=0)
+        tuner = add_generated(transformer, shape, seed)
         object.__setattr__(self, "tuner", tuner)                 # the transformer in it is no part of this module
         self.generator = tuner.cora_generator
 
@@ -111,6 +115,12 @@ class GeneratedUsers(nn.Module):
     def condition(self, users: UserCondition) -> Tensor:
         "[B, K] coordinates of users."
         return users.vectors
+
+    def user_bytes(self, condition: Tensor) -> int:
+        "Bytes of one user's down-projections, which are generated for all users of the condition."
+        with torch.no_grad():
+            by_width = self.tuner.down_projections(condition)[ADAPTER]
+        return sum(down[0].nbytes for down in by_width.values())
 
     @contextmanager
     def drawn_for(self, condition: Tensor | None) -> Iterator[None]:
@@ -128,10 +138,10 @@ class GeneratedUsers(nn.Module):
 class SharedLora(nn.Module):
     "An image model with a LoRA that is on for every user."
 
-    def __init__(self, transformer: SD3Transformer2DModel, settings: LoraSettings):
+    def __init__(self, transformer: SD3Transformer2DModel, settings: LoraSettings, seed: int):
         super().__init__()
         self.settings = settings
-        add_lora(transformer, settings)
+        add_lora(transformer, settings, seed)
         object.__setattr__(self, "transformer", transformer)
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
@@ -141,6 +151,10 @@ class SharedLora(nn.Module):
     def condition(self, users: UserCondition) -> Tensor:
         "[B, 0] nothing of the users."
         return users.vectors[:, :0]
+
+    def user_bytes(self, condition: Tensor) -> int:
+        "Bytes of the LoRA."
+        return sum(weight.nbytes for weight in self.own_parameters().values())
 
     @contextmanager
     def drawn_for(self, condition: Tensor | None) -> Iterator[None]:
@@ -164,11 +178,11 @@ def user_adapter(
     seed: int = 0,                        # of the initial weights
 ) -> UserAdapter:
     "Put a fresh adapter on a transformer."
+    if isinstance(settings, LoraSettings):
+        return SharedLora(transformer, settings, seed)
+    if settings.method == "generated":
+        return GeneratedUsers(transformer, n_bases, settings, seed)
     with fixed_seed(seed, "initial user adapter"):
-        if isinstance(settings, LoraSettings):
-            return SharedLora(transformer, settings)
-        if settings.method == "generated":
-            return GeneratedUsers(transformer, n_bases, settings)
         return AttendedUsers(transformer, n_bases, picture_dim, settings)
 
 

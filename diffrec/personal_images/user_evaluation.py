@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['liked_masks', 'liked_attributes', 'PictureTruth', 'swapped_likes', 'shape_prompt', 'named_prompts', 'keyword_prompts',
-           'PersonalEvaluation', 'chosen_users', 'PersonalDrawer', 'neutral_values', 'text_values', 'evaluate_personal']
+           'PersonalEvaluation', 'chosen_users', 'PersonalDrawer', 'neutral_values', 'text_values', 'values_by_scale',
+           'evaluate_personal']
 
 # %% ../../nbs/80_personal_images/60_user_evaluation.ipynb #96cd95c6
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import process_time
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,7 @@ import torch
 from PIL import Image
 
 from ..core.seeds import rng_for
-from ..core.settings import Count, NonNegative, check_fields
+from ..core.settings import Count, Natural, NonNegative, check_fields
 from ..data.ratings import RatedPictures
 from ..image_models.attribute_classifier import AttributeClassifier
 from ..image_models.drawing import picture_seed
@@ -52,9 +55,9 @@ def liked_attributes(
     attributes: Sequence[int] = range(4),   # which of the four count
 ) -> np.ndarray:                    # [B] shares; NaN for a user without a preference in any of them
     "Share of attributes with a preference that show a liked value, over each user's pictures."
-    shown = np.stack([np.take_along_axis(liked, codes[:, :, place], 1)
-                      for place, liked in enumerate(liked_masks(world, users))], 2)        # [B, n, 4]
-    matters = np.stack([liked.any(1) for liked in liked_masks(world, users)], 1)           # [B, 4]
+    masks = liked_masks(world, users)
+    shown = np.stack([np.take_along_axis(liked, codes[:, :, place], 1) for place, liked in enumerate(masks)], 2)
+    matters = np.stack([liked.any(1) for liked in masks], 1)                               # [B, 4]
     kept = matters & np.isin(np.arange(4), list(attributes))
     with np.errstate(invalid="ignore"):
         return (shown * kept[:, None]).sum((1, 2)) / (kept.sum(1) * codes.shape[1])
@@ -131,7 +134,10 @@ class PersonalEvaluation:
     n_draws: Count = 4                            # pictures of each user
     sharpness: NonNegative = 5.                   # see `BasePreferences.preferred`
     shared: float = 0.                            # see `BasePreferences.scores`
-    user_guidances: tuple[float, ...] = (2., 1., 4.)   # guidance scales of the user, the default first
+    user_guidances: tuple[float, ...] = (2., .5, 1., 4.)   # guidance scales of the user, the default first
+    adapter_scales: tuple[float, ...] = (1., .5)  # of an IP-Adapter, the default first
+    prior_guidance: NonNegative = 8.              # guidance scale of a prior
+    n_fusion: Natural = 0                         # held-out likes that the weight of each user is learned from
     text_guidance: NonNegative = 4.               # of pictures with a text
     n_steps: Count = 12
     n_real: Count = 200                           # see `TruthEvaluator`
@@ -140,8 +146,8 @@ class PersonalEvaluation:
     zoo: str = "tiny"                             # whose classifier looks at the pictures
 
     def __post_init__(self):
-        object.__setattr__(self, "ratings", tuple(self.ratings))
-        object.__setattr__(self, "user_guidances", tuple(self.user_guidances))
+        for name in ("ratings", "user_guidances", "adapter_scales"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_fields(self)
 
 
@@ -170,6 +176,20 @@ class PersonalDrawer:
                  classifier: AttributeClassifier):
         self.model, self.data, self.settings, self.classifier = model, data, settings, classifier
 
+    @property
+    def ratings(self) -> tuple[int, ...]:
+        "Numbers of ratings that pictures are drawn from."
+        return self.settings.ratings
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        "Guidance scales of the user, the default first; a prompt has none."
+        return self.settings.user_guidances if self.model.adapter is not None else (0.,)
+
+    def groups(self) -> dict[str, tuple[np.ndarray, RatedPictures]]:
+        "Users, and the ratings they are known by."
+        return chosen_users(self.data, self.settings)
+
     def condition(self, users: np.ndarray, known: RatedPictures, count: int) -> torch.Tensor | None:
         "[B * n, *] for each picture of each user, from so many ratings; None for a model without an adapter."
         if self.model.adapter is None:
@@ -178,6 +198,10 @@ class PersonalDrawer:
         rated = user_ratings(self.data, known, users, np.full(len(users), count), rng)
         condition = self.model.condition(rated, self.settings.sharpness, self.settings.shared)
         return condition.repeat_interleave(self.settings.n_draws, 0)
+
+    def user_bytes(self, condition: torch.Tensor | None) -> int:
+        "Bytes that the image model needs of one user."
+        return 0 if condition is None else self.model.adapter.user_bytes(condition)
 
     def texts(self, users: np.ndarray, known: RatedPictures, count: int) -> list[str]:
         "The model's own prompt of each user: empty unless it is a prompt method."
@@ -223,8 +247,8 @@ def text_values(drawer: PersonalDrawer, users: np.ndarray, condition: torch.Tens
                 user_guidance: float) -> pd.DataFrame:
     "Metrics of pictures whose text names a shape and a hue at random; columns user, metric, value."
     settings, world = drawer.settings, drawer.data.world
-    rng = rng_for(settings.seed, "named at random")
-    asked = np.stack([rng.integers(n, size=(len(users), settings.n_draws)) for n in N_VALUES[:2]], 2)
+    streams = [rng_for(settings.seed, f"named at random for {user}") for user in users]
+    asked = np.stack([np.stack([rng.integers(n, size=settings.n_draws) for n in N_VALUES[:2]], 1) for rng in streams])
     texts = [shape_prompt(shape, hue) for shape, hue in asked.reshape(-1, 2)]
     codes = drawer.codes(drawer.pictures(users, texts, condition, user_guidance))
     followed = (codes[:, :, :2] == asked).all(2).mean(1)
@@ -238,27 +262,45 @@ def _strip(pictures: np.ndarray) -> str:
     return base64.b64encode(written.getvalue()).decode()
 
 
+def values_by_scale(
+    drawer: PersonalDrawer,
+    users: np.ndarray,
+    texts: Sequence[str],               # of each user
+    condition: torch.Tensor | None,
+    is_main: bool,                      # whether all scales are drawn with, and pictures with a text too
+) -> tuple[pd.DataFrame, np.ndarray]:   # columns user, guidance_scale, metric, value; pictures at the default scale
+    "Draw for users at one scale or at all."
+    n_draws, frames, default = drawer.settings.n_draws, [], None
+    for scale in drawer.scales if is_main else drawer.scales[:1]:
+        drawn = drawer.pictures(users, np.repeat(texts, n_draws).tolist(), condition, scale)
+        default = drawn if default is None else default
+        frames.append(neutral_values(drawer, users, drawer.codes(drawn)).assign(guidance_scale=scale))
+        if is_main and not any(texts):
+            frames.append(text_values(drawer, users, condition, scale).assign(guidance_scale=scale))
+    return pd.concat(frames), default
+
+
 def evaluate_personal(
     model: PersonalModel,
     data: PersonalData,              # of a world
     settings: PersonalEvaluation = PersonalEvaluation(),
-) -> tuple[pd.DataFrame, dict[str, str]]:   # columns user, slice, guidance_scale, metric, k, value; user -> a strip
-    "Draw for users and evaluate by the truth; raises `ValueError` for data without one."
+    drawn_by: type[PersonalDrawer] = PersonalDrawer,
+) -> tuple[pd.DataFrame, dict[str, Any]]:   # columns user, slice, guidance_scale, metric, k, value; facts
+    "Draw for users and evaluate by the truth; facts are a strip of each shown user, and bytes and CPU seconds of a user."
     if data.world is None:
         raise ValueError("pictures are evaluated by the truth of a world, and this data has none")
-    drawer, frames, strips = PersonalDrawer(model, data, settings, zoo(settings.zoo).classifier), [], {}
-    scales = settings.user_guidances if model.adapter is not None else (0.,)
-    for group, (users, known) in chosen_users(data, settings).items():
-        for count in settings.ratings:
-            condition, asked = drawer.condition(users, known, count), drawer.texts(users, known, count)
-            texts, is_main = np.repeat(asked, settings.n_draws).tolist(), count == settings.n_ratings
-            for scale in scales if is_main else scales[:1]:
-                drawn = drawer.pictures(users, texts, condition, scale)
-                parts = [neutral_values(drawer, users, drawer.codes(drawn))]
-                if is_main and model.recipe.method not in ("named", "keywords"):
-                    parts.append(text_values(drawer, users, condition, scale))
-                if is_main and scale == scales[0]:
-                    strips |= {str(user): _strip(own) for user, own in zip(users[:settings.n_shown], drawn)}
-                frames.append(pd.concat(parts).assign(slice=f"{group}-{count}", guidance_scale=scale))
+    drawer, frames, strips, costs = drawn_by(model, data, settings, zoo(settings.zoo).classifier), [], {}, {}
+    for group, (users, known) in drawer.groups().items():
+        for count in drawer.ratings:
+            begun, is_main = process_time(), count == settings.n_ratings
+            condition = drawer.condition(users, known, count)
+            n_bytes = drawer.user_bytes(condition)               # generates what is drawn with
+            if is_main:
+                costs.setdefault("bytes", n_bytes)
+                costs.setdefault("seconds", (process_time() - begun) / len(users))
+            values, drawn = values_by_scale(drawer, users, drawer.texts(users, known, count), condition, is_main)
+            if is_main:
+                strips |= {str(user): _strip(own) for user, own in zip(users[:settings.n_shown], drawn)}
+            frames.append(values.assign(slice=f"{group}-{count}"))
     values = pd.concat(frames, ignore_index=True).assign(k=settings.n_draws)
-    return values[["user", "slice", "guidance_scale", "metric", "k", "value"]], strips
+    return values[["user", "slice", "guidance_scale", "metric", "k", "value"]], {"strips": strips, **costs}

@@ -133,12 +133,14 @@ class UserExamples:
 
     def texts(self, drawn: DrawnRows) -> TextCondition:
         "The texts of a batch."
-        examples, rows = self.recipe.examples, drawn.items.tolist()
-        title, whole = (self.data.encoded.texts(name, rows) for name in (examples.title, examples.description))
-        empty = TextCondition(*(None if part is None else part.expand(len(rows), *part.shape[1:]) for part in self.empty))
-        kind = torch.where(drawn.neutral, 0, torch.where(drawn.described, 2, 1))
-        return TextCondition(*(None if parts[0] is None else torch.stack(parts)[kind, torch.arange(len(rows))]
-                               for parts in zip(empty, title, whole)))
+        examples, n_rows = self.recipe.examples, len(drawn.items)
+        found = TextCondition(*(None if part is None else part.repeat(n_rows, *[1] * (part.ndim - 1)) for part in self.empty))
+        for name, chosen in ((examples.title, ~drawn.neutral & ~drawn.described), (examples.description, drawn.described)):
+            if chosen.any():                                           # only what is asked for is read
+                for column, own in zip(found, self.data.encoded.texts(name, drawn.items[chosen].tolist())):
+                    if column is not None:
+                        column[chosen] = own
+        return found
 
 # %% ../../nbs/80_personal_images/54_user_examples.ipynb #4e920d0e
 class UserEpoch:

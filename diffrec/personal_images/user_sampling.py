@@ -6,8 +6,8 @@
 __all__ = ['UserDrawing', 'GuidedModel', 'drawing_mode', 'draw_for_users']
 
 # %% ../../nbs/80_personal_images/47_user_sampling.ipynb #8a8727ba
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,12 +92,9 @@ def _sampled(model: GuidedModel, texts: TextCondition, condition: Tensor | None,
     return latents
 
 
-@contextmanager
-def drawing_mode(pipeline: StableDiffusion3Pipeline) -> Iterator[None]:
+def drawing_mode(pipeline: StableDiffusion3Pipeline) -> AbstractContextManager[None]:
     "Within the block one token stands for the padding of a missing third encoder, where it is missing."
-    shortcut = has_shortcut(pipeline)
-    with repeated_last_token(pipeline.transformer, N_PADDING) if shortcut else nullcontext():
-        yield
+    return repeated_last_token(pipeline.transformer, N_PADDING) if has_shortcut(pipeline) else nullcontext()
 
 
 @torch.no_grad()

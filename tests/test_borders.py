@@ -48,8 +48,9 @@ package = Path(get_config().lib_path)
 OPENERS = {      # what reads or writes a format that claims sizes or runs code -> the one module that calls it
     **dict.fromkeys(["numpy.load", "numpy.save", "numpy.savez", "numpy.savez_compressed", "numpy.memmap",
                      "numpy.fromfile", "numpy.lib.format.open_memmap", "numpy.lib.format.read_array"], "core.arrays"),
-    **dict.fromkeys(["pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load", "torch.save",
-                     "pandas.read_pickle", "scipy.sparse.load_npz", "joblib.load"], "core.pickles"),
+    **dict.fromkeys(["pickle.load", "pickle.loads", "pickle.Unpickler", "pandas.read_pickle", "scipy.sparse.load_npz",
+                     "joblib.load"], "core.pickles"),
+    **dict.fromkeys(["torch.load", "torch.save"], "core.torch_files"),
     **dict.fromkeys(["zipfile.ZipFile", "gzip.open", "gzip.GzipFile", "gzip.decompress", "zlib.decompress"],
                     "data.archives"),
     **dict.fromkeys(["PIL.Image.open"], "image_models.encoders")}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from diffrec.core.paths import Paths
 from diffrec.core.pickles import load_pickle
@@ -18,6 +19,7 @@ from diffrec.graph_diffusion.presets import FORMS
 from diffrec.graph_diffusion.training import GRAPH_DIFFUSION
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
 from diffrec.image_models.results import read_cards
+from diffrec.image_models.scorers import laion_head
 from diffrec.language.training import LANGUAGE, LanguageData, LanguageEvaluation
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.studies import LabelSettings, by_labels, ranking_settings
@@ -50,6 +52,17 @@ def ml1m() -> Dataset:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in SOURCES])
 def test_files_are_the_registered_ones(name: str):
     check_files(SOURCES[name], paths.data)
+
+
+@needs("laion")
+def test_the_published_aesthetic_head_is_the_product_of_its_matrices():
+    head = laion_head(paths.data)
+    vectors = np.random.default_rng(0).normal(size=(50, 768)).astype(np.float32)
+    product = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    for layer in head.layers:
+        product = product @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
+    assert [layer.out_features for layer in head.layers] == [1024, 128, 64, 16, 1]
+    assert np.abs(head(torch.from_numpy(vectors)).numpy() - product[:, 0]).max() < 1e-5 * np.abs(product).max()
 
 
 @needs("tiktok")

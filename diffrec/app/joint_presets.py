@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['JOINT_PRESETS', 'JointStudy']
 
-# %% ../../nbs/90_app/14_joint_presets.ipynb #ab9b7d05
-from dataclasses import asdict, dataclass, field
+# %% ../../nbs/90_app/14_joint_presets.ipynb #905f6c9e
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.settings import Count, Natural, check_fields
 
-# %% ../../nbs/90_app/14_joint_presets.ipynb #de60e98c
+# %% ../../nbs/90_app/14_joint_presets.ipynb #2a5b7ab2
 @dataclass(frozen=True)
 class JointStudy:
     "What is trained, how questions are answered, and for whom answers are evaluated."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOTE', 'drawn_world', 'JointParts', 'prepare_joint', 'train_joint', 'open_joint', 'load_joint']
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #17559e41
+# %% ../../nbs/90_app/17_joint_world.ipynb #a6da8bf7
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #bb69271d
+# %% ../../nbs/90_app/17_joint_world.ipynb #28f8d5ea
 from .joint import JointSettings, JointSystem, joint_system
 from .joint_presets import JOINT_PRESETS, JointStudy
 from .recommender import fit_recommender
@@ -37,7 +37,7 @@ from ..studies.trials import train_once
 from ..world.files import load_world, save_world
 from ..world.world import World, draw_world
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #9fce4b4d
+# %% ../../nbs/90_app/17_joint_world.ipynb #cc239d74
 def drawn_world(
     folder: Path,                 # where it is kept
     loaded: LoadedExplainers,     # whose world it is
@@ -49,7 +49,7 @@ def drawn_world(
     done_once(folder, recipe, lambda path: save_world(draw_world(config), path))
     return load_world(folder)
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #4a5ce9b6
+# %% ../../nbs/90_app/17_joint_world.ipynb #66dcbbcc
 def _trained_artist(folder: Path, study: JointStudy, ratings: Dataset) -> tuple[PersonalModel, Tensor]:
     "An image model with a trained adapter, and the embeddings of the items' pictures."
     recipe = with_changes(PERSONAL.recipe(study.adapters, study.adapter), study.adapter_changes)
@@ -83,7 +83,7 @@ def prepare_joint(
     system = joint_system(recommender, ratings, loaded.explainers, artist, encoder, embeddings, settings)
     return JointParts(system, study, world, world_texts(loaded.settings, loaded.seed).groups["test"])
 
-# %% ../../nbs/90_app/17_joint_world.ipynb #20de8518
+# %% ../../nbs/90_app/17_joint_world.ipynb #da4e763b
 NOTE = "joint.json"        # in the folder of a joint system: the study it was made from
 
 

@@ -149,16 +149,7 @@ class JointSystem:
     ) -> "Answer":
         "Recommend, rate, explain and draw; raises `ValueError` naming a value that is wrong."
         check_call(JointSystem.answer, {"k": k, "seed": seed})
-        request, person = checked_request(request), self.person(user)
-        asked = text_direction(self, fitted_text("", request, self.limits))
-        rows, columns, pictures = chosen_items(self, person, asked, k), [], []
-        for item in rows.tolist():
-            column, picture = _item_answer(self, person, request, asked, item, seed)
-            columns.append(column)
-            pictures.append(Image.fromarray(picture))
-        items = pd.DataFrame(columns)
-        items.insert(0, "rank", np.arange(1, k + 1))
-        return Answer(person.name, request, items, tuple(pictures))
+        return _answered(self, self.person(user), checked_request(request), k, seed)
 
 # %% ../../nbs/90_app/16_joint.ipynb #adb1afbc
 def _rated(system: JointSystem, known: RatedPictures, row: int) -> UserRatings:
@@ -319,6 +310,19 @@ def _item_answer(system: JointSystem, person: Person, request: str, asked: Tenso
              "share": float(request_shares(system, asked)[item]), **components,
              "score": combined_score(components, system.scales, system.settings.weights)}
     return found, picture
+
+
+def _answered(system: JointSystem, person: Person, request: str, k: int, seed: int) -> Answer:
+    "Everything about the k items."
+    asked = text_direction(system, fitted_text("", request, system.limits))
+    rows, columns, pictures = chosen_items(system, person, asked, k), [], []
+    for item in rows.tolist():
+        column, picture = _item_answer(system, person, request, asked, item, seed)
+        columns.append(column)
+        pictures.append(Image.fromarray(picture))
+    items = pd.DataFrame(columns)
+    items.insert(0, "rank", np.arange(1, k + 1))
+    return Answer(person.name, request, items, tuple(pictures))
 
 # %% ../../nbs/90_app/16_joint.ipynb #c08fb7c5
 @torch.no_grad()

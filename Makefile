@@ -32,7 +32,7 @@ $(INSTALLED): settings.ini setup.py constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/diffrec report world pictures explanations --workers $(WORKERS)
+	$(BIN)/diffrec report world pictures explanations joint --workers $(WORKERS)
 
 report: $(INSTALLED)
 	$(BIN)/diffrec report $(NAME) --workers $(WORKERS)
@@ -55,4 +55,4 @@ export: $(INSTALLED)
 	$(BIN)/nbdev_clean
 
 clean:
-	rm -rf outputs/world* outputs/toy* outputs/*-quick outputs/tiktok outputs/ml-1m .pytest_cache
+	rm -rf outputs/world* outputs/toy* outputs/*-quick outputs/joint outputs/tiktok outputs/ml-1m .pytest_cache

@@ -15,12 +15,14 @@ _PLACES = {
     "load_dataset": "diffrec.app.api", "import_table": "diffrec.data.importers", "import_rated_pictures": "diffrec.data.reviews",
     "save_dataset": "diffrec.data.dataset_files", "split": "diffrec.app.api", "models": "diffrec.app.recommender",
     "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "evaluate": "diffrec.app.api",
-    "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api"}
-__all__ = ["draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world", "models", "recommend",
-           "save_dataset", "split", "train", "train_prior"]
+    "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api",
+    "answer": "diffrec.app.api", "UserHistory": "diffrec.app.joint"}
+__all__ = ["UserHistory", "answer", "draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world",
+           "models", "recommend", "save_dataset", "split", "train", "train_prior"]
 
 if TYPE_CHECKING:
-    from diffrec.app.api import draw, evaluate, load, load_dataset, make_world, recommend, split, train
+    from diffrec.app.api import answer, draw, evaluate, load, load_dataset, make_world, recommend, split, train
+    from diffrec.app.joint import UserHistory
     from diffrec.app.pictures import train_prior
     from diffrec.app.recommender import models
     from diffrec.data.dataset_files import save_dataset

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from diffrec.app.cli import SYSTEMS, find_report
+from diffrec.app.joint_parts import COMPONENTS
 from diffrec.core.artifacts import read_json, read_rows
 from diffrec.core.folders import claim_folder
 from diffrec.data.dataset_files import read_dataset, save_dataset
@@ -27,7 +28,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("project")
     shutil.copytree(root / "nbs", top / "nbs")
     shutil.copy(root / "settings.ini", top)
-    shutil.copytree(root / "data" / "zoo", top / "data" / "zoo")
+    for models in ("zoo", "explanations"):
+        shutil.copytree(root / "data" / models, top / "data" / models)
     return top
 
 
@@ -387,8 +389,31 @@ def test_stored_models_explain_as_they_did_when_they_were_trained(project: Path)
     assert run_steps(EXPLANATION_STEPS, project) == [False, False]
 
 
+JOINT_STEPS = find_report("joint").steps(True)
+
+
+@pytest.mark.xdist_group("run_joint")
+def test_a_joint_system_answers_beside_its_control(project: Path):
+    "The same requests to both, for users of the data set and for unseen ones; every component of the score has rows."
+    run_steps(JOINT_STEPS, project, progress=False)
+    folder = (project / JOINT_STEPS[-1].output).parent
+    rows = read_rows(folder / "results.parquet")
+    found = rows[rows["seed"].isna()]
+    assert {"known", "unseen"} == set(found["slice"]) and {"joint", "joint_without_user"} == set(found["model"])
+    metrics = {"fulfilled", "liked", "utility", "user_true", "item_true", "rating_error", "picture_follows", "picture_liked",
+               "picture_utility", "score", *COMPONENTS}
+    for slice_ in ("known", "unseen"):
+        of = found[found["slice"] == slice_]
+        assert metrics <= set(of["metric"]) and metrics <= set(of.loc[of["versus"] == "joint_without_user", "metric"])
+    values = pd.read_parquet(folder / "values.parquet")
+    assert values.groupby(["slice", "user", "metric"])["model"].nunique().eq(2).all()
+    fulfilled = values[values["metric"] == "fulfilled"]["value"]
+    assert (fulfilled == 1).all()                       # requests restrict the catalogue, whatever was trained
+    assert run_steps(JOINT_STEPS, project) == [False] * len(JOINT_STEPS)
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
-                                      *EXPLANATION_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+                                      *EXPLANATION_STEPS, *JOINT_STEPS]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

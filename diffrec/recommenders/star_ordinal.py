@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_CLASSES', 'class_log_probabilities', 'star_classes', 'OrdinalFactors']
 
-# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #1e4f4483
+# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #7012172c
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid, softplus
 from ..core.contracts import StarRatings
 from .star_factors import StarFactors
 
-# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #0d8e4438
+# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #008a5889
 def class_log_probabilities(
     utilities: Tensor,    # of any shape [*]
     thresholds: Tensor,   # [K - 1] rising
@@ -26,7 +26,7 @@ def class_log_probabilities(
     ends = torch.zeros(1, dtype=gaps.dtype, device=gaps.device)
     return upper + lower + torch.cat([ends, gaps, ends])
 
-# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #250921bb
+# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #402b5319
 MOST_CLASSES = 50   # more distinct ratings are no classes
 
 
@@ -41,7 +41,7 @@ def star_classes(
     shares = counts.double().cumsum(0)[:-1] / counts.sum()
     return levels, torch.logit(shares).float()
 
-# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #1816a073
+# %% ../../nbs/40_recommenders/26_star_ordinal.ipynb #23b5a8dc
 class OrdinalFactors(StarFactors):
     "Biased factorization trained by the ordinal likelihood of its classes; its score is the expected rating."
 

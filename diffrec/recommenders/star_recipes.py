@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHRINKAGES', 'MEANS', 'STARS_WORLD', 'STARS_MOVIELENS', 'STAR_RECIPES', 'factor_recipes']
 
-# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #91a9e37c
+# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #1be08fc0
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from .recipes import RecommenderRecipe
 from ..training.config import FitConfig
 
-# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #1b63e58e
+# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #41560db6
 SHRINKAGES = (0., 1., 2., 3., 5., 10., 20.)
 MEANS = {
     "global_mean": RecommenderRecipe("global_mean", {"item_shrinkage": None, "user_shrinkage": None}, network="levels"),
@@ -27,7 +27,7 @@ MEANS = {
         "two_biases", choices={"item_shrinkage": SHRINKAGES[1:], "user_shrinkage": SHRINKAGES[1:]}, network="levels",
         control="item_mean", claim="the user's level")}
 
-# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #026d72d8
+# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #46380260
 def factor_recipes(
     als: Mapping[str, tuple],        # choices of ALS
     mf_bias: Mapping[str, Any],      # shapes ...
@@ -43,22 +43,22 @@ def factor_recipes(
             **{model: RecommenderRecipe(model, shape, fit, network=network, batch_size=batch_size, **common)
                for model, (shape, network) in learned.items()}}
 
-# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #dc9e4161
+# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #900ccc0f
 STARS_WORLD = factor_recipes(
-    {"n_factors": (4, 8, 16), "penalty": (5., 8., 12., 20.), "bias_penalty": (2., 4.)},
-    {"n_factors": 32, "weight_decay": .3, "bias_decay": .1},
-    {"n_factors": 32, "weight_decay": .2, "bias_decay": .1, "implicit_decay": .01},
-    {"n_factors": 32, "weight_decay": .06, "bias_decay": .05},
+    {"n_factors": (4, 8), "penalty": (6., 8., 10.), "bias_penalty": (5., 6., 8.)},
+    {"n_factors": 16, "weight_decay": 1., "bias_decay": 1.},
+    {"n_factors": 16, "weight_decay": 1.5, "bias_decay": 1., "implicit_decay": .05},
+    {"n_factors": 16, "weight_decay": .2, "bias_decay": .15},
     FitConfig(n_epochs=60, learning_rate=5e-3, ema_decay=.98, patience=8, checkpoint_every=20), 512)
 
 STARS_MOVIELENS = factor_recipes(
     {"n_factors": (8, 16, 32), "penalty": (8., 10., 12., 15.), "bias_penalty": (3.,)},
-    {"n_factors": 64, "weight_decay": .24, "bias_decay": .05},
-    {"n_factors": 32, "weight_decay": .15, "bias_decay": .05, "implicit_decay": .002},
-    {"n_factors": 32, "weight_decay": .08, "bias_decay": .02},
+    {"n_factors": 64, "weight_decay": .2, "bias_decay": .05, "init_std": .03},
+    {"n_factors": 32, "weight_decay": .2, "bias_decay": .05, "init_std": .03, "implicit_decay": .004},
+    {"n_factors": 32, "weight_decay": .06, "bias_decay": .02, "init_std": .03},
     FitConfig(n_epochs=60, learning_rate=3e-3, ema_decay=.98, patience=5, checkpoint_every=10), 1024)
 
-# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #17c1fe65
+# %% ../../nbs/40_recommenders/57_star_recipes.ipynb #52b060aa
 def _toy_stars(recipe: RecommenderRecipe) -> RecommenderRecipe:
     "The same recipe, small."
     shape = {**recipe.shape, **({"n_factors": 4} if recipe.fit else {})}

@@ -6,7 +6,7 @@
 __all__ = ['STAR_NETWORKS', 'STAR_PARTS', 'StarsTrained', 'STARS_HOME', 'STARS_DEFINED_BY', 'STARS', 'star_network',
            'star_metric', 'learn_stars', 'solve_stars', 'train_stars', 'StarSettings', 'evaluate_stars']
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #a7b3c32a
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #c2237d62
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from ..studies.trials import predictions_trial
 from ..training.config import learned_state
 from ..training.fit import fit
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #92ee77a7
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #64abefb0
 def _built(kind: type[StarModel], shape: dict, data: Dataset) -> StarModel:
     "A model before training."
     return kind(data.n_users, data.n_items, star_ratings(data.train), **shape)
@@ -55,7 +55,7 @@ STAR_NETWORKS = {"levels": star_network(StarLevels, learns=False), "als": star_n
                  "ordinal": star_network(OrdinalFactors)}
 STAR_PARTS = RecommenderParts(STAR_NETWORKS)
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #e29963b8
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #994cbab0
 def star_metric(
     dataset: Dataset,
     split: str = "valid",   # whose ratings are predicted
@@ -64,7 +64,7 @@ def star_metric(
     wanted = star_ratings(dataset.splits[split])
     return lambda model: -rmse(wanted.stars.numpy(), score_pairs(model, wanted.users, wanted.items))
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #f421d8d8
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #0fa9f88e
 StarsTrained = tuple[pd.DataFrame, dict, dict]   # one row an epoch or choice; state of the model; its shape
 
 
@@ -100,7 +100,7 @@ def solve_stars(
             best = rows[-1]["valid"], learned_state(model), shape
     return pd.DataFrame(rows).rename_axis("epoch").reset_index(), *best[1:]
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #2f88f980
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #d1366529
 def train_stars(
     home: str,                   # of the family, so that `load_trained` finds it
     recipe: RecommenderRecipe,
@@ -122,7 +122,7 @@ def train_stars(
     write_weights(folder / "valid.safetensors", state, config)
     return epochs.assign(model=recipe.model, seed=seed)
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #2b1ce36c
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #bc1ea1a5
 @dataclass(frozen=True)
 class StarSettings:
     "How trained models of stars are evaluated."
@@ -139,7 +139,7 @@ def evaluate_stars(
     trial = predictions_trial(evaluate_rating(model.pair_scores, dataset, settings.split))
     return trial.values, trial.facts
 
-# %% ../../nbs/40_recommenders/58_star_training.ipynb #f38434c4
+# %% ../../nbs/40_recommenders/58_star_training.ipynb #f87effab
 STARS_HOME = "diffrec.recommenders.star_training:STARS"
 STARS_DEFINED_BY = (fit, StarBatches, star_ratings, rmse, score_pairs, _built, star_metric, learn_stars, solve_stars)
 

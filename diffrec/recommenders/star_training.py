@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from ..core.artifacts import write_weights
 from ..data.batches import StarBatches, star_ratings

@@ -410,10 +410,27 @@ def test_a_joint_system_answers_beside_its_control(project: Path):
     fulfilled = values[values["metric"] == "fulfilled"]["value"]
     assert (fulfilled == 1).all()                       # requests restrict the catalogue, whatever was trained
     assert run_steps(JOINT_STEPS, project) == [False] * len(JOINT_STEPS)
+STAR_STEPS = find_report("world_stars").steps(True)
+
+
+@pytest.mark.xdist_group("run_stars")
+def test_a_report_on_stars_shows_every_control_and_is_made_again_from_its_trials(project: Path):
+    run_steps(STAR_STEPS, project, progress=False)
+    folder = (project / STAR_STEPS[-1].output).parent
+    rows = read_rows(folder / "results.parquet")
+    assert {"global_mean", "user_mean", "item_mean", "two_biases", "als", "mf_bias", "svdpp", "mf_ordinal", "oracle"} == set(rows["model"])
+    assert {"rmse", "mae"} == set(rows["metric"]) and {"all", "warm", "cold"} <= set(rows["slice"]) and set(rows["selection"]) == {"valid"}
+    compared = set(zip(rows["model"], rows["versus"]))
+    assert {("two_biases", "item_mean"), ("als", "two_biases"), ("mf_bias", "two_biases"), ("svdpp", "two_biases"), ("mf_ordinal", "two_biases"),
+            ("svdpp", "mf_bias"), ("svdpp", "oracle")} <= compared
+    shutil.rmtree(project / "outputs/stars-quick/stars")                         # weights and rows are gone
+    run_steps(STAR_STEPS, project, progress=False)
+    assert not (project / "outputs/stars-quick/stars/models").exists(), "a model that has a trial was trained again"
+    pd.testing.assert_frame_equal(read_rows(folder / "results.parquet"), rows, check_exact=True)
 
 
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
-                                      *EXPLANATION_STEPS, *JOINT_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

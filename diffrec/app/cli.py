@@ -27,6 +27,7 @@ from ..language.reports import LANGUAGE_SYSTEM
 from ..personal_images.reports import PERSONAL_SYSTEM
 from ..priors.reports import PRIOR_SYSTEM
 from ..recommenders.reports import RECOMMENDER_SYSTEM
+from ..recommenders.star_reports import STAR_SYSTEM
 from ..studies.pipeline import Report, RunCommand, System, make_report, run_steps
 from ..studies.presets import read_changes
 from ..studies.steps import Step, recorded_parameters
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/90_app/90_cli.ipynb #43fe2674
 SYSTEMS: tuple[System, ...] = (RECOMMENDER_SYSTEM, GRAPH_SYSTEM, IMAGE_SYSTEM, PRIOR_SYSTEM, LANGUAGE_SYSTEM,
                                PERSONAL_SYSTEM, JOINT_SYSTEM)
+                               PERSONAL_SYSTEM, STAR_SYSTEM)
 
 
 def _found(kind: str, name: str, known: dict[str, Any]) -> Any:

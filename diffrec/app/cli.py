@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/90_app/90_cli.ipynb #43fe2674
 SYSTEMS: tuple[System, ...] = (RECOMMENDER_SYSTEM, GRAPH_SYSTEM, IMAGE_SYSTEM, PRIOR_SYSTEM, LANGUAGE_SYSTEM,
-                               PERSONAL_SYSTEM, JOINT_SYSTEM)
-                               PERSONAL_SYSTEM, STAR_SYSTEM)
+                               PERSONAL_SYSTEM, JOINT_SYSTEM, STAR_SYSTEM)
 
 
 def _found(kind: str, name: str, known: dict[str, Any]) -> Any:

@@ -28,7 +28,8 @@ from ..data.interactions import Dataset
 from ..image_models.zoo import zoo
 from ..language.explainer_files import LoadedExplainers, load_explainers
 from ..language.world_explanations import world_texts
-from ..personal_images.family import PERSONAL, prepare_personal
+from ..personal_images.family import PERSONAL
+from ..personal_images.prepared_data import prepare_personal
 from ..personal_images.user_training import PersonalModel, load_personal
 from ..priors.rated_pictures import SplitSettings, open_rated_pictures
 from ..studies.presets import preset_of, with_changes

@@ -24,7 +24,7 @@ def star_data(
     return [step], step.parameters["out"] + "/ratings"
 
 # %% ../../nbs/40_recommenders/91_star_reports.ipynb #2d02bd72
-STAR_RUNS = ("22_train_stars", "48_evaluate_stars")     # the run notebooks that train and that evaluate
+STAR_RUNS = ("22_train_stars", "49_evaluate_stars")     # the run notebooks that train and that evaluate
 
 
 def star_steps(
@@ -48,7 +48,7 @@ _STAR_REPORTS = (
 # %% ../../nbs/40_recommenders/91_star_reports.ipynb #cea4b1a5
 def _evaluation_of_stars(study: StarStudy) -> RunCommand:
     "The metrics of the study."
-    return RunCommand("48_evaluate_stars", ("data", "out"), {"report": "{preset}"}, shown=study.metrics)
+    return RunCommand("49_evaluate_stars", ("data", "out"), {"report": "{preset}"}, shown=study.metrics)
 
 
 def _check_star_study(study: StarStudy) -> None:

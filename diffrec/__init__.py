@@ -14,15 +14,16 @@ __version__ = "0.1.0"
 _PLACES = {
     "load_dataset": "diffrec.app.api", "import_table": "diffrec.data.importers", "import_rated_pictures": "diffrec.data.reviews",
     "save_dataset": "diffrec.data.dataset_files", "split": "diffrec.app.api", "models": "diffrec.app.recommender",
-    "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "evaluate": "diffrec.app.api",
+    "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "search": "diffrec.app.search:search_recommender", "evaluate": "diffrec.app.api",
     "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api"}
 __all__ = ["draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world", "models", "recommend",
-           "save_dataset", "split", "train", "train_prior"]
+           "save_dataset", "search", "split", "train", "train_prior"]
 
 if TYPE_CHECKING:
     from diffrec.app.api import draw, evaluate, load, load_dataset, make_world, recommend, split, train
     from diffrec.app.pictures import train_prior
     from diffrec.app.recommender import models
+    from diffrec.app.search import search_recommender as search
     from diffrec.data.dataset_files import save_dataset
     from diffrec.data.importers import import_table
     from diffrec.data.reviews import import_rated_pictures
@@ -32,7 +33,8 @@ def __getattr__(name: str):
     "Import a name of the front door when it is used."
     from importlib import import_module
     if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+        module, _, found = _PLACES[name].partition(":")
+        return getattr(import_module(module), found or name)
     from difflib import get_close_matches
     near = get_close_matches(name, _PLACES, n=1)
     raise AttributeError(f"module 'diffrec' has no {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")

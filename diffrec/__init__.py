@@ -14,10 +14,11 @@ __version__ = "0.1.0"
 _PLACES = {
     "load_dataset": "diffrec.app.api", "import_table": "diffrec.data.importers", "import_rated_pictures": "diffrec.data.reviews",
     "save_dataset": "diffrec.data.dataset_files", "split": "diffrec.app.api", "models": "diffrec.app.recommender",
-    "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "search": "diffrec.app.search:search_recommender", "evaluate": "diffrec.app.api",
+    "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "evaluate": "diffrec.app.api",
+    "search": "diffrec.app.search:search_recommender", "with_constant_feature": "diffrec.data.interactions",
     "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api"}
 __all__ = ["draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world", "models", "recommend",
-           "save_dataset", "search", "split", "train", "train_prior"]
+           "save_dataset", "search", "split", "train", "train_prior", "with_constant_feature"]
 
 if TYPE_CHECKING:
     from diffrec.app.api import draw, evaluate, load, load_dataset, make_world, recommend, split, train
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from diffrec.app.search import search_recommender as search
     from diffrec.data.dataset_files import save_dataset
     from diffrec.data.importers import import_table
+    from diffrec.data.interactions import with_constant_feature
     from diffrec.data.reviews import import_rated_pictures
 
 

@@ -6,7 +6,7 @@
 __all__ = ['FORMATS', 'Workers', 'DataFormat', 'importer_of', 'import_files', 'run_import', 'add_import', 'add_search',
            'run_search']
 
-# %% ../../nbs/90_app/85_commands.ipynb #0d7c053a
+# %% ../../nbs/90_app/85_commands.ipynb #6ce22fb9
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..studies.presets import read_changes
 if TYPE_CHECKING:
     from diffrec.data.interactions import Dataset
 
-# %% ../../nbs/90_app/85_commands.ipynb #f0fe4776
+# %% ../../nbs/90_app/85_commands.ipynb #c7987591
 class DataFormat(NamedTuple):
     "What `diffrec import` reads."
     importer: str        # "module:function" of `diffrec.data`
@@ -44,7 +44,7 @@ def importer_of(name: str) -> Callable[..., "Dataset"]:
         raise unknown_name("format", name, FORMATS)
     return resolve_name(f"diffrec.data.{FORMATS[name].importer}")
 
-# %% ../../nbs/90_app/85_commands.ipynb #bff6e38b
+# %% ../../nbs/90_app/85_commands.ipynb #3b78c316
 def import_files(
     name: str,                  # a key of `FORMATS`
     files: list[str],           # paths, or SPLIT=PATH
@@ -73,13 +73,15 @@ def import_files(
 def run_import(options: argparse.Namespace) -> str:
     "Import, save and describe a data set."
     from diffrec.data.dataset_files import save_dataset
+    from diffrec.data.interactions import with_constant_feature
     data = import_files(options.format, options.files, read_changes(options.changes or []), options.split, options.seed)
+    data = with_constant_feature(data) if options.features == "constant" else data
     folder = save_dataset(data, options.out)
     kind = "implicit feedback" if data.train.values is None else "events with values"
     return (f"{data.name}: {data.n_users:,} users, {data.n_items:,} items, {kind}\n\n{data.summary().to_string()}\n\n"
             f"The data set is in {folder}")
 
-# %% ../../nbs/90_app/85_commands.ipynb #767454b7
+# %% ../../nbs/90_app/85_commands.ipynb #f3b3f470
 Workers = Callable[[str], int]     # reads the value of --workers
 
 
@@ -96,6 +98,8 @@ def add_import(commands: Any) -> None:
         help="a parameter of the importer, e.g. user=who, value=stars, like_at_least=4; may be repeated")
     add("--split", choices=("time", "random", "none"), default="",
         help="how events are split 80/10/10 (default: by time where they have times)")
+    add("--features", choices=("found", "constant"), default="found",
+        help="constant: one same feature for all items, so that models that need features run without any")
     add("--seed", type=int, default=0, help="of a random split")
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FoundRecommender', 'search_recommender', 'search_text']
 
-# %% ../../nbs/90_app/30_search.ipynb #a89d87f1
+# %% ../../nbs/90_app/30_search.ipynb #54f0a4dd
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import torch
 
@@ -33,7 +34,7 @@ from ..studies.presets import with_changes
 from ..studies.tables import markdown_table
 from ..studies.trials import load_record, train_once
 
-# %% ../../nbs/90_app/30_search.ipynb #43d79210
+# %% ../../nbs/90_app/30_search.ipynb #8c881fe0
 @dataclass(frozen=True, eq=False, repr=False)
 class FoundRecommender:
     "The result of a search: settings, trials, the trained model and its test score."
@@ -47,10 +48,11 @@ class FoundRecommender:
     def __repr__(self) -> str:
         return f"FoundRecommender({self.folder}, {len(self.trials)} trials, valid {self.valid:.4f})"
 
-# %% ../../nbs/90_app/30_search.ipynb #f0a7d927
+# %% ../../nbs/90_app/30_search.ipynb #4e3a7597
 def _take_part(data: Path, model: str, settings: str, changes: Mapping[str, Any], budget: int, seed: int,
                folder: Path) -> FoundRecipe:
     "Make trials until the budget is spent; what every process of a search runs."
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = with_changes(BY_VALIDATION.recipe(settings, model), changes)
     return search_recipe(recipe, read_dataset(data), budget, seed, folder, fixed=tuple(changes))
 
@@ -63,7 +65,7 @@ def _found_by(workers: int, *search: Any) -> FoundRecipe:
                 part.result()
     return _take_part(*search)
 
-# %% ../../nbs/90_app/30_search.ipynb #a23c6708
+# %% ../../nbs/90_app/30_search.ipynb #5188b08e
 def _test_scores(folder: Path, data: Dataset) -> dict[str, dict[str, float]]:
     "Recall, NDCG and precision at 20 on the test split, means over users with intervals."
     values = BY_VALIDATION.evaluate(folder, data, RankingSettings("test"))[0]
@@ -85,7 +87,7 @@ def _concluded(found: FoundRecipe, data: Dataset, seed: int, out: Path, folder: 
         done_once(folder / "best.json", made, lambda path: write_json(path, {**best, "test": _test_scores(trained, data)}))
     return read_json(folder / "best.json")
 
-# %% ../../nbs/90_app/30_search.ipynb #34d06149
+# %% ../../nbs/90_app/30_search.ipynb #326d426f
 def search_recommender(
     data: Dataset | str | Path,          # with splits train, valid and test; or its name or folder
     model: str = "lightgcn",             # a model of the settings
@@ -112,7 +114,7 @@ def search_recommender(
     return FoundRecommender(open_recommender(out / best["training"]), {**(changes or {}), **counted, **found.best},
                             found.valid, best["test"], found.trials, folder)
 
-# %% ../../nbs/90_app/30_search.ipynb #6aa43b67
+# %% ../../nbs/90_app/30_search.ipynb #93dd05d6
 def search_text(
     found: FoundRecommender,
     most: int = 40,             # lines of the table

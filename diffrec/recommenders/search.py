@@ -6,7 +6,7 @@
 __all__ = ['Chosen', 'BY_VALIDATION', 'without_test', 'chosen_by_validation', 'train_by_validation', 'evaluate_by_validation',
            'FoundRecipe', 'search_recipe']
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #5b09b1d3
+# %% ../../nbs/40_recommenders/56_search.ipynb #bf80471a
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,20 +28,20 @@ from diffrec.recommenders.training import (
 from ..evaluation.protocol import evaluate_ranking
 from ..studies.provenance import record_of
 from ..studies.recipe import log_folder, made_from
-from ..studies.shared_search import Report, shared_search
+from ..studies.shared_search import Reporter, shared_search
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #530805f4
+# %% ../../nbs/40_recommenders/56_search.ipynb #688481fa
 def without_test(
     dataset: Dataset,      # with splits train and valid, and any others
 ) -> Dataset:
     "The data set with its splits train and valid only; raises `ValueError` if one of them is missing."
     return replace(dataset, splits={split: dataset.splits[split] for split in ("train", "valid")})
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #0c0dc949
+# %% ../../nbs/40_recommenders/56_search.ipynb #7efb7428
 class _Judge:
     "The validation score of a model after each epoch, reported; also a phase of the training, which knows the epoch."
 
-    def __init__(self, score: Callable[[ScoringModel], float], report: Report, inner: Any = None):
+    def __init__(self, score: Callable[[ScoringModel], float], report: Reporter, inner: Any = None):
         self.score, self.report, self.inner = score, report, inner
         self.epoch, self.last = 0, 0.
 
@@ -69,7 +69,7 @@ class _Judge:
         if self.inner is not None:
             self.inner.load_state_dict(state)
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #d4fe1eb3
+# %% ../../nbs/40_recommenders/56_search.ipynb #3d6c1d78
 Chosen = tuple[pd.DataFrame, tuple[dict, dict]]   # epochs or choices; state and shape of the best by validation
 
 
@@ -83,7 +83,7 @@ def chosen_by_validation(
     dataset: Dataset,            # its splits train and valid are used
     seed: int,
     log: Path,                   # checkpoints; a training found there goes on
-    report: Report = _unwatched,  # called with epoch and minus the validation score
+    report: Reporter = _unwatched,  # called with epoch and minus the validation score
 ) -> Chosen:
     "Train one model and choose its epoch, or its choice, by validation."
     seen = without_test(dataset)
@@ -101,7 +101,7 @@ def chosen_by_validation(
         epochs, states = choose(parts, recipe, seen, seed, judge.metrics())
     return epochs.drop(columns="test_best"), states["valid"]
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #05e9db07
+# %% ../../nbs/40_recommenders/56_search.ipynb #16e7834e
 def train_by_validation(
     parts: RecommenderParts,
     home: str,                   # of the family, so that `load_trained` finds it
@@ -131,7 +131,7 @@ def evaluate_by_validation(
                               settings.slices)
     return values.assign(selection="valid"), {}
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #6f323c26
+# %% ../../nbs/40_recommenders/56_search.ipynb #1af5a880
 _HOME = "diffrec.recommenders.search:BY_VALIDATION"
 _PARTS = RecommenderParts(NETWORKS, lambda recipe: (NETWORKS[recipe.network or recipe.model].build,))
 BY_VALIDATION = replace(
@@ -140,7 +140,7 @@ BY_VALIDATION = replace(
     definitions=lambda recipe: (*RECOMMENDERS.definitions(recipe), "diffrec.recommenders.search:chosen_by_validation"),
     evaluated_by=(*RECOMMENDERS.evaluated_by, evaluate_ranking), load=partial(load_recommender, _PARTS))
 
-# %% ../../nbs/40_recommenders/56_search.ipynb #ccdaa111
+# %% ../../nbs/40_recommenders/56_search.ipynb #e789512a
 class FoundRecipe(NamedTuple):
     "What a search of settings found."
     recipe: RecommenderRecipe   # with the best settings
@@ -171,7 +171,7 @@ def search_recipe(
     folder, seen = Path(folder), without_test(dataset)
     _check_searchable(recipe, seen)
 
-    def loss(settings: dict[str, Any], report: Report) -> tuple[float, dict[str, Any]]:
+    def loss(settings: dict[str, Any], report: Reporter) -> tuple[float, dict[str, Any]]:
         tried = with_settings(recipe, settings)
         log = log_folder(folder, made_from(BY_VALIDATION, tried, seen, seed))
         epochs, _ = chosen_by_validation(_PARTS, tried, seen, seed, log, report)

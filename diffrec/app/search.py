@@ -84,7 +84,8 @@ def _concluded(found: FoundRecipe, data: Dataset, seed: int, out: Path, folder: 
         best = {"model": found.recipe.model, "settings": found.best, "valid": found.valid, "trials": len(found.trials),
                 "seed": seed, "training": trained.relative_to(out).as_posix()}
         made = {"training": load_record(trained), "trials": len(found.trials)}
-        done_once(folder / "best.json", made, lambda path: write_json(path, {**best, "test": _test_scores(trained, data)}))
+        done_once(folder / "best.json", made,
+                  lambda path: write_json(path, {**best, "test": _test_scores(trained, data)}))
     return read_json(folder / "best.json")
 
 # %% ../../nbs/90_app/30_search.ipynb #326d426f
@@ -123,9 +124,12 @@ def search_text(
     trials = found.trials.sort_values(["valid", "trial"], ascending=[False, True], na_position="last")
     table = trials.drop(columns=["seconds", *(["error"] if not trials["error"].any() else [])]).set_index("trial")
     table = table.rename(columns=lambda name: name.rpartition(".")[2])
-    shown = table.astype(object).where(table.notna(), "").map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+    written = lambda value: f"{value:.4g}" if isinstance(value, float) else value
+    shown = table.astype(object).where(table.notna(), "").map(written)
     cut = f"\nand {len(shown) - most} more trials" if len(shown) > most else ""
     best = ", ".join(f"{name}={value}" for name, value in found.best.items()) or "nothing is searched"
-    test = ", ".join(f"{name} {own['value']:.4f} [{own['ci_low']:.4f}, {own['ci_high']:.4f}]" for name, own in found.test.items())
-    return (f"{markdown_table(shown.head(most))}{cut}\n\nBest: {best}\nValidation: {found.valid:.4f}\nTest, judged once: {test}\n"
-            f"Trials and best settings are in {found.folder}\nThe model is in {found.model.folder}")
+    test = ", ".join(f"{name} {own['value']:.4f} [{own['ci_low']:.4f}, {own['ci_high']:.4f}]"
+                     for name, own in found.test.items())
+    return (f"{markdown_table(shown.head(most))}{cut}\n\nBest: {best}\nValidation: {found.valid:.4f}\n"
+            f"Test, judged once: {test}\nTrials and best settings are in {found.folder}\n"
+            f"The model is in {found.model.folder}")

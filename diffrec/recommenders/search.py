@@ -181,7 +181,8 @@ def search_recipe(
     space = space_of(recipe, fixed)
     about = {"recipe": record_of(recipe), "data": fingerprint(seen),
              "code": made_from(BY_VALIDATION, recipe, seen, seed)["code"]}
-    best, trials = shared_search(loss, space, budget, seed, folder / "search.jsonl", about, first_of(recipe, space), warm_up)
+    best, trials = shared_search(loss, space, budget, seed, folder / "search.jsonl", about, first_of(recipe, space),
+                                 warm_up)
     shutil.rmtree(folder / "log", ignore_errors=True)
     trials = trials.assign(loss=-trials["loss"].astype(float)).rename(columns={"loss": "valid", "steps": "epochs"})
     top = float(trials.loc[trials["state"] == "complete", "valid"].max())

@@ -9,7 +9,6 @@ __all__ = ['FORMATS', 'Workers', 'DataFormat', 'importer_of', 'import_files', 'r
 # %% ../../nbs/90_app/85_commands.ipynb #6ce22fb9
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 

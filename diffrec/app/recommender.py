@@ -8,7 +8,7 @@ __all__ = ['rows_of_ids', 'Recommender', 'families', 'models', 'find_recipe', 'c
 
 # %% ../../nbs/90_app/10_recommender.ipynb #1dc87a5b
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..core.settings import Count, Natural, check_call, checked, unknown_name
 from ..data.dataset_files import read_dataset, save_dataset
 from ..data.interactions import Dataset, fingerprint, is_explicit
 from ..evaluation.ranking import top_k
-from ..recommenders.recipes import RecommenderRecipe
+from ..recommenders.recipes import GENERIC, RecommenderRecipe
 from ..recommenders.training import RECOMMENDERS, load_trained
 from ..studies.presets import with_changes
 from ..studies.recipe import Family
@@ -103,10 +103,13 @@ class Recommender:
         return means.rename(lambda metric: f"{metric}@{k}")
 
 # %% ../../nbs/90_app/10_recommender.ipynb #0acb5f81
+_CLASSIC = replace(RECOMMENDERS, recipes={**RECOMMENDERS.recipes, "generic": GENERIC})
+
+
 def families() -> tuple[Family, ...]:
     "All families of recommenders; graph diffusion is imported only here."
     from diffrec.graph_diffusion.training import GRAPH_DIFFUSION
-    return RECOMMENDERS, GRAPH_DIFFUSION
+    return _CLASSIC, GRAPH_DIFFUSION
 
 
 def models() -> pd.DataFrame:      # one row a model and settings
@@ -123,7 +126,7 @@ def find_recipe(
 ) -> tuple[Family, RecommenderRecipe]:
     "The family and the recipe of a model; raises `ValueError` with the nearest name."
     wanted = [settings] if settings else ["world", "world-ratings", "tiktok", "tiktok-diffmm", "tiktok-genrec"]
-    for family in (RECOMMENDERS, *families()[1:]):
+    for family in (_CLASSIC, *families()[1:]):
         for name in wanted:
             if model in family.recipes.get(name, {}):
                 return family, family.recipes[name][model]

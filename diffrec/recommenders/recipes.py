@@ -169,6 +169,6 @@ def _toy_multimodal(recipe: RecommenderRecipe) -> RecommenderRecipe:
 
 
 RECIPES: dict[str, dict[str, RecommenderRecipe]] = {
-    "tiktok": TIKTOK, "ml-1m": ML_1M, "world": WORLD, "world-ratings": WORLD_RATINGS, "generic": GENERIC,
+    "tiktok": TIKTOK, "ml-1m": ML_1M, "world": WORLD, "world-ratings": WORLD_RATINGS,
     "toy": in_order({model: _toy(recipe) for model, recipe in {**WORLD_RATINGS, **WORLD}.items()}),
     "toy-multimodal": {model: _toy_multimodal(TIKTOK[model]) for model in TIKTOK if "n_layers" in TIKTOK[model].shape}}

@@ -20,7 +20,7 @@ from ..core.artifacts import write_weights
 from ..core.contracts import ScoringModel
 from ..data.interactions import Dataset, fingerprint, is_explicit
 from .builders import NETWORKS
-from .recipes import RECIPES, RecommenderRecipe
+from .recipes import GENERIC, RecommenderRecipe
 from .spaces import first_of, space_of, with_settings
 from diffrec.recommenders.training import (
     RECOMMENDERS, RankingSettings, RecommenderParts, choose, learn, load_recommender, selection_metric,
@@ -135,7 +135,7 @@ def evaluate_by_validation(
 _HOME = "diffrec.recommenders.search:BY_VALIDATION"
 _PARTS = RecommenderParts(NETWORKS, lambda recipe: (NETWORKS[recipe.network or recipe.model].build,))
 BY_VALIDATION = replace(
-    RECOMMENDERS, home=_HOME, train=partial(train_by_validation, _PARTS, _HOME),
+    RECOMMENDERS, home=_HOME, recipes={**RECOMMENDERS.recipes, "generic": GENERIC}, train=partial(train_by_validation, _PARTS, _HOME),
     evaluate=partial(evaluate_by_validation, _PARTS),
     definitions=lambda recipe: (*RECOMMENDERS.definitions(recipe), "diffrec.recommenders.search:chosen_by_validation"),
     evaluated_by=(*RECOMMENDERS.evaluated_by, evaluate_ranking), load=partial(load_recommender, _PARTS))
@@ -159,7 +159,7 @@ def _check_searchable(recipe: RecommenderRecipe, dataset: Dataset) -> None:
 
 
 def search_recipe(
-    recipe: RecommenderRecipe,       # where the search begins, e.g. RECIPES["generic"]["lightgcn"]
+    recipe: RecommenderRecipe,       # where the search begins, e.g. GENERIC["lightgcn"]
     dataset: Dataset,                # with splits train and valid, implicit feedback
     budget: int,                     # trials
     seed: int,                       # of every training and of the proposals

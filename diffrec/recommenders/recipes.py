@@ -144,7 +144,7 @@ TIKTOK |= {
 GENERIC_LOOP = implicit_loop(200, learning_rate=5e-3, checkpoint_every=5)
 GENERIC = with_controls(
     POPULARITY, ITEM_KNN,
-    *(replace(recipe, fit=GENERIC_LOOP) for recipe in (
+    *(replace(begun, fit=GENERIC_LOOP) for begun in (
         RecommenderRecipe("mf_bpr", {"n_factors": 64, "weight_decay": .02}, batch_size=1024, network="mf"),
         RecommenderRecipe("vbpr", {"n_factors": 64, "n_visual_factors": 64, "weight_decay": .02}, batch_size=1024),
         RecommenderRecipe("neumf", {"n_factors": 64, "weight_decay": .05}, batch_size=1024),

@@ -19,14 +19,20 @@ _PLACES = {
     "answer": "diffrec.app.api", "UserHistory": "diffrec.app.joint"}
 __all__ = ["UserHistory", "answer", "draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world",
            "models", "recommend", "save_dataset", "split", "train", "train_prior"]
+    "search": "diffrec.app.search:search_recommender", "with_constant_feature": "diffrec.data.interactions",
+    "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api"}
+__all__ = ["draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world", "models", "recommend",
+           "save_dataset", "search", "split", "train", "train_prior", "with_constant_feature"]
 
 if TYPE_CHECKING:
     from diffrec.app.api import answer, draw, evaluate, load, load_dataset, make_world, recommend, split, train
     from diffrec.app.joint import UserHistory
     from diffrec.app.pictures import train_prior
     from diffrec.app.recommender import models
+    from diffrec.app.search import search_recommender as search
     from diffrec.data.dataset_files import save_dataset
     from diffrec.data.importers import import_table
+    from diffrec.data.interactions import with_constant_feature
     from diffrec.data.reviews import import_rated_pictures
 
 
@@ -34,7 +40,8 @@ def __getattr__(name: str):
     "Import a name of the front door when it is used."
     from importlib import import_module
     if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+        module, _, found = _PLACES[name].partition(":")
+        return getattr(import_module(module), found or name)
     from difflib import get_close_matches
     near = get_close_matches(name, _PLACES, n=1)
     raise AttributeError(f"module 'diffrec' has no {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")

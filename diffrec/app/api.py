@@ -9,7 +9,7 @@ __all__ = ['make_world', 'load_dataset', 'split', 'train', 'load', 'recommend', 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -62,13 +62,14 @@ def load_dataset(
 def split(
     data: Dataset,                                  # with one split, "train"
     fractions: Sequence[float] = (.8, .1, .1),      # of train, valid and test
-    seed: Natural = 0,                                # where there are no timestamps
+    seed: Natural = 0,                              # of a random split
+    by: Literal["", "time", "random"] = "",         # "": by time where events have timestamps
 ) -> Dataset:                                       # with splits train, valid and test
-    "Split by time where events have timestamps, at random otherwise; raises `ValueError` naming what is wrong."
-    checked("seed", seed, Natural)
+    "Split all events by time, or the events of each user at random; raises `ValueError` naming what is wrong."
+    check_call(split, {"seed": seed, "by": by})
     if set(data.splits) != {"train"}:
         raise ValueError(f"{data.name} is split already: it has {list(data.splits)}")
-    if data.train.timestamps is not None:
+    if by == "time" or (not by and data.train.timestamps is not None):
         return replace(data, splits=split_temporal(data.train, fractions=fractions))
     return replace(data, splits=split_ratio(data.train, fractions, rng_for(seed, f"split of {data.name}")))
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['REPEATS', 'settle_repeats', 'clean_events', 'keep_likes', 'same_ids', 'settle_overlap', 'check_split_times',
-           'dataset_from_events', 'item_texts']
+           'dataset_from_events', 'item_texts', 'with_user_columns']
 
 # %% ../../nbs/05_data/58_events.ipynb #0c68a7a1
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -222,21 +223,39 @@ def dataset_from_events(
 def item_texts(
     where: str,           # the file, for errors
     frame: pd.DataFrame,  # rows as read
-    ids: str = "id",      # its column of item ids
+    ids: str = "id",      # its column of ids
+    kind: str = "item",   # or "user": what has an id, for errors
 ) -> pd.DataFrame:        # the same rows and columns, the ids as text in the column `id`
-    "Texts by item; raises `ValueError` naming the line whose id is missing or repeated."
+    "Texts by item or user; raises `ValueError` naming the line whose id is missing or repeated."
     if ids not in frame:
-        raise ValueError(f"{where} lacks the column {ids!r}; it has {list(frame.columns)}; name the column of item ids")
+        raise ValueError(f"{where} lacks the column {ids!r}; it has {list(frame.columns)}; "
+                         f"name the column of {kind} ids")
     found = id_column(f"{where}, column {ids!r}", frame[ids]).astype(str)
     again = found.duplicated().to_numpy()
     if again.any():
         row = int(again.argmax())
         first = int((found == found.iloc[row]).to_numpy().argmax())
         raise ValueError(f"{where}, column {ids!r}, {place(frame.index, row)}: {found.iloc[row]} is there already, in "
-                         f"{place(frame.index, first)}; an item may have one row")
+                         f"{place(frame.index, first)}; {'an item' if kind == 'item' else 'a user'} may have one row")
     texts = frame.drop(columns=ids).rename(columns={"id": "other_id"})
     for column in texts:
         if pd.api.types.is_string_dtype(texts[column].dtype) and texts[column].dtype != object:
             texts[column] = texts[column].where(texts[column] != "")
     texts.insert(0, "id", found.to_numpy())
     return texts.reset_index(drop=True)
+
+# %% ../../nbs/05_data/58_events.ipynb #135cfac9
+def with_user_columns(
+    dataset: Dataset,
+    where: str,             # the file, for errors
+    users: pd.DataFrame,    # from `item_texts`, with a column `id`
+) -> Dataset:
+    "The data set with the columns of a table of users; raises `ValueError` if it has none of them."
+    known = dataset.users["id"].isin(users["id"])
+    if not known.any():
+        raise ValueError(f"{where} has none of the {dataset.n_users} users of the events; are ids written alike? It has "
+                         f"{users['id'].tolist()[:3]}, events {dataset.users['id'].tolist()[:3]}")
+    if not known.all():
+        warnings.warn(f"{where}: {(~known).sum()} of {dataset.n_users} users have no row, the first is "
+                      f"{dataset.users['id'][~known].iloc[0]!r}", stacklevel=3)
+    return replace(dataset, users=dataset.users.merge(users, on="id", how="left"))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_ids', 'check_finite', 'Interactions', 'check_disjoint', 'check_features', 'Dataset', 'warn_of_new_users',
-           'renumber_ids', 'dataset_from_frames', 'as_likes', 'fingerprint', 'is_explicit', 'liked']
+           'renumber_ids', 'dataset_from_frames', 'as_likes', 'fingerprint', 'is_explicit', 'liked',
+           'with_constant_feature']
 
 # %% ../../nbs/05_data/10_interactions.ipynb #324f7f14
 import hashlib
@@ -353,3 +354,13 @@ def liked(
 ) -> Interactions:
     "The events that express a preference: all of them without values, the likes with values."
     return events if events.values is None else events.select(events.values > .5)
+
+# %% ../../nbs/05_data/10_interactions.ipynb #5b01d66b
+def with_constant_feature(
+    dataset: Dataset,  # without features
+) -> Dataset:
+    "The data set with one feature that is 1 for every item; raises `ValueError` if it has features."
+    if dataset.features:
+        raise ValueError(f"{dataset.name} has the features {sorted(dataset.features)}; a constant one is for data sets "
+                         "without any")
+    return replace(dataset, features={"constant": np.ones((dataset.n_items, 1), np.float32)})

@@ -21,7 +21,7 @@ from ..core.artifacts import file_sha256
 from ..core.names import inside
 from .archives import LARGEST, open_entry, open_gzip, open_zip
 from .columns import number_column, place
-from .events import clean_events, dataset_from_events, item_texts
+from .events import clean_events, dataset_from_events, item_texts, keep_likes, with_user_columns
 from .interactions import Dataset
 from .tables import read_cells, read_frame
 
@@ -29,14 +29,17 @@ from .tables import read_cells, read_frame
 _RELEASES = {"u.data": "u.item", "ratings.dat": "movies.dat", "ratings.csv": "movies.csv"}    # ratings -> films
 
 
+def _members(path: Path) -> list[str]:
+    "What is in a folder or a zip."
+    if path.is_dir():
+        return [file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()]
+    with open_zip(path) as archive:
+        return archive.namelist()
+
+
 def _release(path: Path) -> tuple[str, str | None]:
     "Places of ratings and films (None: absent) below a folder or in a zip; raises `ValueError` for two releases."
-    if path.is_dir():
-        members = [file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()]
-    else:
-        with open_zip(path) as archive:
-            members = archive.namelist()
-    found = [member for member in members if Path(member).name in {*_RELEASES, *_RELEASES.values()}]
+    found = [member for member in _members(path) if Path(member).name in {*_RELEASES, *_RELEASES.values()}]
     for ratings, films in _RELEASES.items():
         own = {name: [member for member in found if Path(member).name == name] for name in (ratings, films)}
         if not own[ratings]:
@@ -81,24 +84,42 @@ def _films(path: Path, member: str, largest: int, format: dict) -> pd.DataFrame:
         raise ValueError(f"{where} needs the columns movieId, title and genres; it has {list(frame.columns)}")
     return item_texts(where, frame[["id", "title", "genres"]])
 
+
+_VIEWERS = {  # ratings -> the file of users beside them, its format
+    "u.data": ("u.user", dict(separator="|", quotes=False, names=("id", "age", "gender", "occupation", "zip"))),
+    "ratings.dat": ("users.dat", dict(separator="::", names=("id", "gender", "age", "occupation", "zip")))}
+
+
+def _with_viewers(data: Dataset, path: Path, ratings: str, largest: int) -> Dataset:
+    "The data set with ages and so on of its users, if the release has them."
+    name, format = _VIEWERS.get(Path(ratings).name, ("", {}))
+    member = Path(ratings).with_name(name).as_posix() if name else ""
+    if member not in _members(path):
+        return data
+    where, frame = _read_member(path, member, largest, **format)
+    return with_user_columns(data, where, item_texts(where, frame, kind="user"))
+
 # %% ../../nbs/05_data/70_reviews.ipynb #e77f84cb
 def import_movielens(
     path: str | Path,         # the folder, or the zip as downloaded
     repeats: str = "error",   # what a film rated twice means, see `settle_repeats`
     name: str | None = None,  # of the data set; the folder's name if None
     largest: int = LARGEST,   # bytes to which a file of the zip may unpack
+    like_at_least: float | None = None,  # keep events with at least this value, without values
 ) -> Dataset:                 # values .5 to 5, times in seconds, one split
-    "MovieLens ratings with times, titles and genres; raises an error naming file and line, or two releases."
+    "MovieLens ratings with times, titles, genres and users; raises an error naming file and line, or two releases."
     path = Path(path)
     columns = ("userId", "movieId", "rating", "timestamp")
     ratings, films = _release(path)
     of_ratings, of_films = _FORMATS[Path(ratings).name]
     where, frame = _read_member(path, ratings, largest, names=columns if of_ratings else None, **of_ratings)
     events = clean_events(where, frame, *columns, repeats=repeats, scale=(.5, 5))
+    events = events if like_at_least is None else keep_likes(events, like_at_least)
     texts = None if films is None else _films(path, films, largest, of_films)
     source = {"format": "MovieLens", "repeats": repeats,
               "files": {} if path.is_dir() else {path.name: file_sha256(path)}}
-    return dataset_from_events(name or path.stem, {"train": events}, texts, source)
+    source |= {} if like_at_least is None else {"like_at_least": like_at_least}
+    return _with_viewers(dataset_from_events(name or path.stem, {"train": events}, texts, source), path, ratings, largest)
 
 # %% ../../nbs/05_data/70_reviews.ipynb #f410abc5
 def read_jsonl(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
-           'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes']
+           'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
+           'multimodal_recipes']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -138,6 +139,22 @@ TIKTOK |= {
     **multimodal_recipes("lattice", {"n_layers": 4, "skip_weight": 1., "unit_length": False, "n_neighbours": 10,
                                      "weight_decay": 1e-3},
                          implicit_loop(100, learning_rate=5e-3, min_epochs=30))}
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #1c70c2a9
+GENERIC_LOOP = implicit_loop(200, learning_rate=5e-3, checkpoint_every=5)
+GENERIC = with_controls(
+    POPULARITY, ITEM_KNN,
+    *(replace(begun, fit=GENERIC_LOOP) for begun in (
+        RecommenderRecipe("mf_bpr", {"n_factors": 64, "weight_decay": .02}, batch_size=1024, network="mf"),
+        RecommenderRecipe("vbpr", {"n_factors": 64, "n_visual_factors": 64, "weight_decay": .02}, batch_size=1024),
+        RecommenderRecipe("neumf", {"n_factors": 64, "weight_decay": .05}, batch_size=1024),
+        RecommenderRecipe("lightgcn", {"n_factors": 64, "n_layers": 2, "weight_decay": 5e-3}))))
+GENERIC |= {
+    **multimodal_recipes("lightgcn_m", {"n_factors": 64, "n_modal_factors": 64, "n_layers": 2, "weight_decay": 1e-3},
+                         GENERIC_LOOP),
+    **multimodal_recipes("bm3", {"n_layers": 2, "dropout": .5, "align_weight": 2., "init_std": .015}, GENERIC_LOOP),
+    **multimodal_recipes("lattice", {"n_layers": 2, "skip_weight": .7, "unit_length": True, "n_neighbours": 10,
+                                     "weight_decay": 1e-3}, GENERIC_LOOP)}
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #ef722e1a
 def _toy(recipe: RecommenderRecipe) -> RecommenderRecipe:

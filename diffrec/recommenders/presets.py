@@ -48,7 +48,7 @@ class RecommenderStudy:
 
 # %% ../../nbs/40_recommenders/51_presets.ipynb #a8d7ea26
 CLOSED_FORM = ("item_knn_weighted", "ease", "ease_m", "ease_m_shuffled", "slim", "pure_svd", "als", "rp3beta", "walk",
-          "damped_walk", "walk_m", "walk_m_shuffled")
+               "damped_walk", "walk_m", "walk_m_shuffled")
 RANKING = ("popularity", "item_knn", *CLOSED_FORM, "mf_bpr", "vbpr", "vbpr_no_features", "neumf", "gmf", "lightgcn",
            "lightgcn_no_graph")
 RATING = ("popularity", "like_rate", "mf", "mf_bias", "lightgcn", "lightgcn_no_graph")

@@ -85,6 +85,8 @@ ITEM_KNN = RecommenderRecipe("item_knn", choices={
     "k": (5, 10, 20, 50, 100, 200), "shrinkage": (0., 5., 20., 100.), "popularity": (0., 1e-4)})
 LIKE_RATE = RecommenderRecipe("like_rate", choices={
     "item": (1., 2., 3., 5., 10., 20.), "user": (1., 2., 3., 5., 10., 20.), "weight": (0., .25, .5, 1.)})
+PURE_SVD = RecommenderRecipe("pure_svd", {"degree_power": .5}, choices={
+    "n_factors": (64, 128), "popularity": (0., .03)})
 LINEAR = (
     RecommenderRecipe("item_knn_weighted", {"k": 100}, choices={
         "weighting": ("ones", "idf", "bm25"), "popularity": (0., .03)}),
@@ -92,7 +94,6 @@ LINEAR = (
     RecommenderRecipe("ease_m", {"ridge": 50., "n_neighbours": 10}, choices={
         "feature_weight": (.3, 1.), "popularity": (0., .03)}),
     RecommenderRecipe("slim", {"l1": .1, "l2": 50.}, choices={"popularity": (0., .03)}),
-    RecommenderRecipe("pure_svd", {"degree_power": .5}, choices={"n_factors": (64, 128), "popularity": (0., .03)}),
     RecommenderRecipe("als", {"n_factors": 64, "ridge": 60., "n_rounds": 15}, choices={
         "alpha": (20., 40.), "popularity": (0., .05)}),
     RecommenderRecipe("rp3beta", choices={
@@ -104,7 +105,7 @@ LINEAR = (
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #37e06233
 TIKTOK = with_controls(
-    POPULARITY, ITEM_KNN, *LINEAR,
+    POPULARITY, ITEM_KNN, PURE_SVD, *LINEAR,
     RecommenderRecipe("mf_bpr", {"n_factors": 64, "weight_decay": .1},
                       implicit_loop(100, learning_rate=2e-3, min_epochs=40), n_negatives=4, network="mf"),
     RecommenderRecipe("vbpr", {"n_factors": 64, "n_visual_factors": 64, "init_std": .01, "weight_decay": .1},
@@ -127,6 +128,7 @@ ML_1M = with_controls(
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #4253b5f3
 WORLD = with_controls(
     POPULARITY, ITEM_KNN, *LINEAR,
+    replace(PURE_SVD, choices={**PURE_SVD.choices, "n_factors": (32, 64)}),
     *(replace(recipe, fit=implicit_loop(80, learning_rate=5e-3), batch_size=1024) for recipe in (
         RecommenderRecipe("mf_bpr", {"n_factors": 32, "weight_decay": .02}, network="mf"),
         RecommenderRecipe("vbpr", {"n_factors": 32, "n_visual_factors": 32, "weight_decay": .02}),

@@ -88,8 +88,8 @@ LIKE_RATE = RecommenderRecipe("like_rate", choices={
 PURE_SVD = RecommenderRecipe("pure_svd", {"degree_power": .5}, choices={
     "n_factors": (64, 128), "popularity": (0., .03)})
 LINEAR = (
-    RecommenderRecipe("item_knn_weighted", {"k": 100}, choices={
-        "weighting": ("ones", "idf", "bm25"), "popularity": (0., .03)}),
+    RecommenderRecipe("item_knn_weighted", {"k": 200}, choices={
+        "weighting": ("ones", "idf", "bm25"), "asymmetry": (.8, 1.), "popularity": (0., .03)}),
     RecommenderRecipe("ease", choices={"ridge": (20., 50.), "popularity": (0., .03)}),
     RecommenderRecipe("ease_m", {"ridge": 50., "n_neighbours": 10}, choices={
         "feature_weight": (.3, 1.), "popularity": (0., .03)}),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COST_LIMITS', 'bare_top_k', 'factor_scorer', 'ranking_candidates', 'bare_epoch', 'loop_candidates', 'import_peer',
-           'PygLightGCN', 'lightgcn_peers', 'largest_difference', 'lightgcn_candidates', 'ndcg_evaluator', 'no_quality',
-           'implicit_bpr_curve', 'implicit_grid', 'implicit_curves', 'best_epochs', 'training_curve',
-           'quality_candidates']
+           'PygLightGCN', 'lightgcn_peers', 'largest_difference', 'lightgcn_candidates', 'bare_ease', 'bare_walk',
+           'algebra_candidates', 'ndcg_evaluator', 'no_quality', 'implicit_bpr_curve', 'implicit_grid',
+           'implicit_curves', 'best_epochs', 'training_curve', 'quality_candidates']
 
 # %% ../../nbs/40_recommenders/70_peers.ipynb #7387161a
 import copy
@@ -29,6 +29,8 @@ from ..data.batches import Epoch, TripletBatches
 from ..data.interactions import Dataset
 from ..evaluation.ranking import ndcg_at_k, top_k
 from .lightgcn import LightGCN
+from .linear import EASE, as_ones, kept_ease_weights
+from .walks import Walk
 from ..studies.costs import CpuWatch, one_thread
 from ..training.config import FitConfig, make_optimizer
 from ..training.fit import fit
@@ -37,6 +39,8 @@ from ..training.fit import fit
 COST_LIMITS = {
     ("top_k", "bare_top_k"): 2.0,
     ("lightgcn", "pyg_lightgcn"): 0.2,
+    ("ease", "bare_ease"): 1.5,
+    ("walk", "bare_walk"): 1.5,
     ("fit", "bare_loop"): 1.05,
     ("mf_bpr", "implicit"): 3.0,
 }
@@ -194,6 +198,56 @@ def lightgcn_candidates(
 
     ours = {"lightgcn": partial(fit, copy.deepcopy(model), lambda number: epoch, config, seed=seed)}
     return ours | {name: partial(train_peer, peer) for name, peer in peers.items()}
+
+# %% ../../nbs/40_recommenders/70_peers.ipynb #e6040825
+def bare_ease(
+    interactions: sp.csr_array,  # [U, I] float32 ones
+    users: np.ndarray,           # [N]
+    ridge: float,
+) -> np.ndarray:                 # [N, I]
+    "Scores of EASE by numpy's inverse."
+    inverse = np.linalg.inv((interactions.T @ interactions).toarray() + ridge * np.eye(interactions.shape[1], dtype=np.float32))
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return interactions[users] @ weights
+
+
+def bare_walk(
+    interactions: sp.csr_array,  # [U, I] float32 ones; every node has an edge, or the degree counts as 1
+    users: np.ndarray,           # [N]
+    n_steps: int,
+    degree_power: float,
+) -> np.ndarray:                 # [N, I]
+    "Scores of the walk by scipy's products."
+    of_user, of_item = (np.maximum(interactions.sum(axis=axis), 1) for axis in (1, 0))
+    hop = sp.csr_array(sp.diags_array(of_user**-.5) @ interactions @ sp.diags_array(of_item**-.5)).astype(np.float32)
+    back, columns = hop.T.tocsr(), hop[users].T.toarray()
+    for _ in range(n_steps):
+        columns = back @ (hop @ columns)
+    return (columns * of_item[:, None]**degree_power).T
+
+
+def algebra_candidates(
+    interactions: sp.csr_array,  # [U, I] training events
+    users: np.ndarray,           # [N] whose scores are wanted
+    ridge: float = 50.,
+    n_steps: int = 3,
+    batch_size: int = 1024,      # users at a time, of all candidates
+) -> dict[str, Callable[[], np.ndarray]]:   # name -> function that returns the scores of the last batch
+    "`EASE` and `Walk` from the interactions to the scores of all users, and their bare algebra."
+    ones, batches = as_ones(interactions), np.array_split(users, -(-len(users) // batch_size))
+
+    def ours(build: Callable[[], ScoringModel]) -> np.ndarray:
+        kept_ease_weights.cache_clear()
+        scorer = build().scorer()
+        return [scorer(torch.from_numpy(batch)) for batch in batches][-1].numpy()
+
+    def bare_batches() -> np.ndarray:
+        return [bare_walk(ones, batch, n_steps, .5) for batch in batches][-1]
+
+    return {"ease": lambda: ours(lambda: EASE(interactions, ridge)),
+            "bare_ease": lambda: bare_ease(ones, users, ridge)[-len(batches[-1]):],
+            "walk": lambda: ours(lambda: Walk(interactions, n_steps, .5)), "bare_walk": bare_batches}
 
 # %% ../../nbs/40_recommenders/70_peers.ipynb #77db01ef
 def ndcg_evaluator(

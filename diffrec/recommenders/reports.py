@@ -90,6 +90,7 @@ def _check(study: RecommenderStudy) -> None:
 
 
 RECOMMENDER_SYSTEM = System("recommenders",
-                "popularity, neighbours, matrix factorization, VBPR, NeuMF, LightGCN, LightGCN-M, BM3, LATTICE",
+                "popularity, neighbours, EASE, SLIM, walks, ALS, matrix factorization, VBPR, NeuMF, LightGCN, "
+                "LightGCN-M, BM3, LATTICE",
                 PRESETS, _REPORTS,
                 RunCommand("20_train_recommenders"), _evaluation, preset_data, adds_controls=True, check=_check)

@@ -16,13 +16,10 @@ _PLACES = {
     "save_dataset": "diffrec.data.dataset_files", "split": "diffrec.app.api", "models": "diffrec.app.recommender",
     "train": "diffrec.app.api", "load": "diffrec.app.api", "recommend": "diffrec.app.api", "evaluate": "diffrec.app.api",
     "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api",
+    "search": "diffrec.app.search:search_recommender", "with_constant_feature": "diffrec.data.interactions",
     "answer": "diffrec.app.api", "UserHistory": "diffrec.app.joint"}
 __all__ = ["UserHistory", "answer", "draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world",
-           "models", "recommend", "save_dataset", "split", "train", "train_prior"]
-    "search": "diffrec.app.search:search_recommender", "with_constant_feature": "diffrec.data.interactions",
-    "train_prior": "diffrec.app.pictures", "draw": "diffrec.app.api", "make_world": "diffrec.app.api"}
-__all__ = ["draw", "evaluate", "import_rated_pictures", "import_table", "load", "load_dataset", "make_world", "models", "recommend",
-           "save_dataset", "search", "split", "train", "train_prior", "with_constant_feature"]
+           "models", "recommend", "save_dataset", "search", "split", "train", "train_prior", "with_constant_feature"]
 
 if TYPE_CHECKING:
     from diffrec.app.api import answer, draw, evaluate, load, load_dataset, make_world, recommend, split, train

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['HISTORY_ENCODERS', 'MOST_WAITING', 'TrainedEncoder', 'vector_tables', 'HistoryRows', 'history_rows', 'HistoryScorer',
-           'history_scores', 'train_history_encoder', 'trained_encoder', 'encoder_scores']
+           'history_scores', 'train_history_encoder', 'family_of', 'encoder_definitions', 'trained_encoder',
+           'encoder_scores']
 
 # %% ../../nbs/75_language/56_encoders.ipynb #00000002
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +33,7 @@ from .recipes import EncoderRecipe
 from ..recommenders.factorization import MatrixFactorization
 from ..recommenders.lightgcn import LightGCN
 from ..recommenders.sequential import DIN, SASRec, padded_histories
-from ..recommenders.training import RECOMMENDERS, score_pairs
+from ..recommenders.training import score_pairs
 from ..studies.recipe import Family, log_folder
 from ..studies.trials import load_record, train_once
 from ..training.config import load_learned_state
@@ -172,6 +174,20 @@ HISTORY_ENCODERS = Family("diffrec.language.encoders:HISTORY_ENCODERS", {}, lamb
     "diffrec.language.encoders:train_history_encoder",), read_dataset, fingerprint, _train_history, _no_evaluation)
 
 # %% ../../nbs/75_language/56_encoders.ipynb #00000014
+def family_of(
+    recipe: EncoderRecipe,
+) -> Family:
+    "Who trains an encoder; by name, so that a further recommender is not part of what decides these trainings."
+    return resolve_name("diffrec.recommenders.training:RECOMMENDERS") if recipe.recommender else HISTORY_ENCODERS
+
+
+def encoder_definitions(
+    recipe: EncoderRecipe,
+) -> tuple:              # as `Family.definitions` returns them
+    "Whose code decides the training of an encoder."
+    return tuple(family_of(recipe).definitions(recipe.recommender or recipe))
+
+
 MOST_WAITING = 6 * 3600.   # seconds that a training waits at most for an encoder or backbone that another one trains
 TrainedEncoder = ScoringModel | HistoryScorer
 
@@ -183,7 +199,7 @@ def trained_encoder(
     folder: str | Path,      # of all encoders
 ) -> tuple[TrainedEncoder, pd.DataFrame]:   # the model in evaluation mode, and its epochs
     "An encoder, trained now unless its folder holds the same training."
-    family, own = (RECOMMENDERS, recipe.recommender) if recipe.recommender else (HISTORY_ENCODERS, recipe)
+    family, own = family_of(recipe), recipe.recommender or recipe
     Path(folder).mkdir(parents=True, exist_ok=True)
     with one_writer(Path(folder) / f"{recipe.model}-{seed}", wait=MOST_WAITING):
         made = train_once(family, own, dataset, seed, folder)

@@ -33,7 +33,8 @@ from .backbones import Backbone, answer_tokens, load_backbone
 from .codes import text_codes
 from .collm import SoftTokens
 from .cora import CoraConfig, enable_checkpointing
-from .encoders import HistoryScorer, encoder_scores, history_rows, trained_encoder, vector_tables
+from .encoders import (
+    HistoryScorer, encoder_definitions, encoder_scores, history_rows, trained_encoder, vector_tables)
 from .packing import Packed, PackedBatches, pack_user, single_rows
 from .prompts import PromptEncoder, TextCodes, chat_ends, item_prompt
 from .questions import user_questions
@@ -376,9 +377,11 @@ def evaluate_language(
 def _definitions(recipe: Recipe) -> tuple[str, ...]:
     "Whose code decides a training."
     here = "diffrec.language.training"
+    encoder = recipe if isinstance(recipe, EncoderRecipe) else recipe.encoder
+    own = encoder_definitions(encoder) if encoder else ()
     if isinstance(recipe, EncoderRecipe):
-        return (f"{here}:trained_encoder",)
-    return (f"{here}:train_language_model", f"{here}:build_scorer")
+        return (f"{here}:trained_encoder", *own)
+    return (f"{here}:train_language_model", f"{here}:build_scorer", *own)
 
 
 LANGUAGE = Family("diffrec.language.training:LANGUAGE", RECIPES, _definitions, open_language_data, language_fingerprint,

@@ -4,10 +4,8 @@
 
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
-           'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
-__all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'PURE_SVD', 'LINEAR', 'TIKTOK', 'ML_1M', 'WORLD',
-           'WORLD_LOOP', 'WORLD_RATINGS', 'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
-           'multimodal_recipes']
+           'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'PURE_SVD', 'LINEAR', 'CLAIMS', 'SMALLER_SVD', 'RECOMMENDER_RECIPES',
+           'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes', 'closed_forms']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -40,15 +38,9 @@ class RecommenderRecipe(Recipe):
 WITHOUT = {  # model -> its control, the network of the control, what is set in its shape, what the model claims
     "lightgcn": ("lightgcn_no_graph", "lightgcn", {"n_layers": 0}, "the graph"),
     "vbpr": ("vbpr_no_features", "vbpr_no_features", {}, "the features"),
-    "neumf": ("gmf", "neumf", {"hidden": ()}, "the network on top of the product"),
-    "ease_m": ("ease_m_shuffled", "ease_m_shuffled", {}, "which features an item has"),
-    "walk_m": ("walk_m_shuffled", "walk_m_shuffled", {}, "which features an item has")}
+    "neumf": ("gmf", "neumf", {"hidden": ()}, "the network on top of the product")}
 PLAINER = {"mf_bias": ("like_rate", "factors"), "mf": ("popularity", "factors"), "mf_bpr": ("popularity", "factors"),
-           "item_knn": ("popularity", "neighbours"), "like_rate": ("popularity", "the user's own rate"),
-           "item_knn_weighted": ("popularity", "neighbours"), "ease": ("popularity", "weights between items"),
-           "slim": ("popularity", "weights between items"), "pure_svd": ("popularity", "factors"),
-           "als": ("popularity", "factors"), "rp3beta": ("popularity", "walks on the graph"),
-           "walk": ("popularity", "walks on the graph"), "damped_walk": ("popularity", "walks on the graph")}
+           "item_knn": ("popularity", "neighbours"), "like_rate": ("popularity", "the user's own rate")}
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #0c8663a3
 def with_controls(
@@ -87,27 +79,10 @@ ITEM_KNN = RecommenderRecipe("item_knn", choices={
     "k": (5, 10, 20, 50, 100, 200), "shrinkage": (0., 5., 20., 100.), "popularity": (0., 1e-4)})
 LIKE_RATE = RecommenderRecipe("like_rate", choices={
     "item": (1., 2., 3., 5., 10., 20.), "user": (1., 2., 3., 5., 10., 20.), "weight": (0., .25, .5, 1.)})
-PURE_SVD = RecommenderRecipe("pure_svd", {"degree_power": .5}, choices={
-    "n_factors": (64, 128), "popularity": (0., .03)})
-LINEAR = (
-    RecommenderRecipe("item_knn_weighted", {"k": 200}, choices={
-        "weighting": ("ones", "idf", "bm25"), "asymmetry": (.8, 1.), "popularity": (0., .03)}),
-    RecommenderRecipe("ease", choices={"ridge": (20., 50.), "popularity": (0., .03)}),
-    RecommenderRecipe("ease_m", {"ridge": 50., "n_neighbours": 10}, choices={
-        "feature_weight": (.3, 1.), "popularity": (0., .03)}),
-    RecommenderRecipe("slim", {"l1": .1, "l2": 50.}, choices={"popularity": (0., .03)}),
-    RecommenderRecipe("als", {"n_factors": 64, "ridge": 60., "n_rounds": 15}, choices={
-        "alpha": (20., 40.), "popularity": (0., .05)}),
-    RecommenderRecipe("rp3beta", choices={
-        "alpha": (.7, 1.), "beta": (-.5, -.3), "popularity": (0., .03)}),
-    RecommenderRecipe("walk", choices={"n_steps": (2, 3, 4), "degree_power": (.5, .75)}),
-    RecommenderRecipe("damped_walk", choices={"damping": (.5, .7, .9)}),
-    RecommenderRecipe("walk_m", {"n_steps": 3, "degree_power": .5, "n_neighbours": 10}, choices={
-        "feature_weight": (.03, .1, .2, .3)}))
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #37e06233
 TIKTOK = with_controls(
-    POPULARITY, ITEM_KNN, PURE_SVD, *LINEAR,
+    POPULARITY, ITEM_KNN,
     RecommenderRecipe("mf_bpr", {"n_factors": 64, "weight_decay": .1},
                       implicit_loop(100, learning_rate=2e-3, min_epochs=40), n_negatives=4, network="mf"),
     RecommenderRecipe("vbpr", {"n_factors": 64, "n_visual_factors": 64, "init_std": .01, "weight_decay": .1},
@@ -129,8 +104,7 @@ ML_1M = with_controls(
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #4253b5f3
 WORLD = with_controls(
-    POPULARITY, ITEM_KNN, *LINEAR,
-    replace(PURE_SVD, choices={**PURE_SVD.choices, "n_factors": (32, 64)}),
+    POPULARITY, ITEM_KNN,
     *(replace(recipe, fit=implicit_loop(80, learning_rate=5e-3), batch_size=1024) for recipe in (
         RecommenderRecipe("mf_bpr", {"n_factors": 32, "weight_decay": .02}, network="mf"),
         RecommenderRecipe("vbpr", {"n_factors": 32, "n_visual_factors": 32, "weight_decay": .02}),
@@ -198,3 +172,53 @@ RECIPES: dict[str, dict[str, RecommenderRecipe]] = {
     "tiktok": TIKTOK, "ml-1m": ML_1M, "world": WORLD, "world-ratings": WORLD_RATINGS,
     "toy": in_order({model: _toy(recipe) for model, recipe in {**WORLD_RATINGS, **WORLD}.items()}),
     "toy-multimodal": {model: _toy_multimodal(TIKTOK[model]) for model in TIKTOK if "n_layers" in TIKTOK[model].shape}}
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #9a8b12ce
+PURE_SVD = RecommenderRecipe("pure_svd", {"degree_power": .5}, choices={
+    "n_factors": (64, 128), "popularity": (0., .03)})
+LINEAR = (
+    RecommenderRecipe("item_knn_weighted", {"k": 200}, choices={
+        "weighting": ("ones", "idf", "bm25"), "asymmetry": (.8, 1.), "popularity": (0., .03)}),
+    RecommenderRecipe("ease", choices={"ridge": (20., 50.), "popularity": (0., .03)}),
+    RecommenderRecipe("ease_m", {"ridge": 50., "n_neighbours": 10}, choices={
+        "feature_weight": (.3, 1.), "popularity": (0., .03)}),
+    RecommenderRecipe("slim", {"l1": .1, "l2": 50.}, choices={"popularity": (0., .03)}),
+    RecommenderRecipe("als", {"n_factors": 64, "ridge": 60., "n_rounds": 15}, choices={
+        "alpha": (20., 40.), "popularity": (0., .05)}),
+    RecommenderRecipe("rp3beta", choices={
+        "alpha": (.7, 1.), "beta": (-.5, -.3), "popularity": (0., .03)}),
+    RecommenderRecipe("walk", choices={"n_steps": (2, 3, 4), "degree_power": (.5, .75)}),
+    RecommenderRecipe("damped_walk", choices={"damping": (.5, .7, .9)}),
+    RecommenderRecipe("walk_m", {"n_steps": 3, "degree_power": .5, "n_neighbours": 10}, choices={
+        "feature_weight": (.03, .1, .2, .3)}))
+CLAIMS = {"item_knn_weighted": "neighbours", "ease": "weights between items", "slim": "weights between items",
+          "pure_svd": "factors", "als": "factors", "rp3beta": "walks on the graph", "walk": "walks on the graph",
+          "damped_walk": "walks on the graph"}      # beyond popularity
+
+
+def closed_forms(
+    *given: RecommenderRecipe,
+) -> dict[str, RecommenderRecipe]:   # model -> recipe
+    "Recipes by name: popularity is the control of a model without features, shuffled features that of one with them."
+    named = {}
+    for begun in given:
+        if begun.model in CLAIMS:
+            named[begun.model] = replace(begun, control="popularity", claim=CLAIMS[begun.model])
+            continue
+        control = f"{begun.model}_shuffled"
+        named[begun.model] = replace(begun, control=control, claim="which features an item has")
+        named[control] = replace(begun, model=control, network=control)
+    return named
+
+
+def _toys(given: Mapping[str, RecommenderRecipe]) -> dict[str, RecommenderRecipe]:
+    "The same recipes, small."
+    return {begun.model: _toy(begun) for begun in given.values()}
+
+
+SMALLER_SVD = replace(PURE_SVD, choices={**PURE_SVD.choices, "n_factors": (32, 64)})
+RECOMMENDER_RECIPES: dict[str, dict[str, RecommenderRecipe]] = {
+    **RECIPES, "tiktok": {**TIKTOK, **closed_forms(PURE_SVD, *LINEAR)},
+    "world": {**WORLD, **closed_forms(SMALLER_SVD, *LINEAR)},
+    "toy": {**RECIPES["toy"], **_toys(closed_forms(SMALLER_SVD, *LINEAR))}}
+GENERIC |= closed_forms(SMALLER_SVD, *LINEAR)

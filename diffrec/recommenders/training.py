@@ -32,7 +32,7 @@ from ..evaluation.protocol import evaluate_lists, evaluated_users, seen_matrix
 from ..evaluation.ranking import coverage_at_k, mean_over_users, recall_at_k, top_k
 from ..evaluation.rating import auc
 from .builders import NETWORKS, Network
-from .recipes import RECIPES, RecommenderRecipe
+from .recipes import RECOMMENDER_RECIPES, RecommenderRecipe
 from ..studies.recipe import Family, Recipe, log_folder
 from ..studies.trials import load_record
 from ..training.config import learned_state, load_learned_state
@@ -287,5 +287,5 @@ def recommender_family(
                   partial(evaluate_recommender, parts), EVALUATED_BY, partial(load_recommender, parts))
 
 
-RECOMMENDERS = recommender_family("diffrec.recommenders.training:RECOMMENDERS", RECIPES, RecommenderParts(
+RECOMMENDERS = recommender_family("diffrec.recommenders.training:RECOMMENDERS", RECOMMENDER_RECIPES, RecommenderParts(
     NETWORKS, lambda recipe: (NETWORKS[recipe.network or recipe.model].build,)))

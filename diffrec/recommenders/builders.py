@@ -7,6 +7,7 @@ __all__ = ['NETWORKS', 'Network', 'shuffled_features']
 
 # %% ../../nbs/40_recommenders/52_builders.ipynb #7ebbe964
 from collections.abc import Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from .counting import ItemKNN, LikeRate, Popularity, Shrinkage
 from .factorization import VBPR, MatrixFactorization, join_features
 from .lattice import LATTICE
 from .lightgcn import LightGCN
+from .loss_models import LossConfig, WithLoss
 from .multimodal import BM3, LightGCNM
 from .neural_cf import NeuMF
 
@@ -87,6 +89,34 @@ def _multimodal(kind: type, shuffled: bool = False) -> Network:
         return kind(data.n_users, data.n_items, bipartite_adjacency(liked(data.train).matrix()), features, **shape)
     return Network(build, kind)
 
+# %% ../../nbs/40_recommenders/52_builders.ipynb #830ecd07
+def _loss_of(shape: dict) -> tuple[dict, LossConfig]:
+    "The fields of the model, and the loss."
+    names = {one.name for one in fields(LossConfig)}
+    return ({name: value for name, value in shape.items() if name not in names},
+            LossConfig(**{name: value for name, value in shape.items() if name in names}))
+
+
+def _mf_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    model = MatrixFactorization(data.n_users, data.n_items, biases=False, **own)
+    return WithLoss(model, liked(data.train).matrix(), loss)
+
+
+def _vbpr_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    return WithLoss(_vbpr(own, data), liked(data.train).matrix(), loss)
+
+
+def _lightgcn_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    return WithLoss(_lightgcn(own, data), liked(data.train).matrix(), loss)
+
+
+def _lightgcn_m_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    return WithLoss(_multimodal(LightGCNM).build(own, data), liked(data.train).matrix(), loss)
+
 # %% ../../nbs/40_recommenders/52_builders.ipynb #0f042c16
 NETWORKS: dict[str, Network] = {
     "popularity": Network(_popularity, Popularity, learns=False),
@@ -103,4 +133,8 @@ NETWORKS: dict[str, Network] = {
     "bm3_shuffled": _multimodal(BM3, shuffled=True),
     "lattice": _multimodal(LATTICE),
     "lattice_shuffled": _multimodal(LATTICE, shuffled=True),
+    "mf_by_loss": Network(_mf_by_loss, WithLoss),
+    "vbpr_by_loss": Network(_vbpr_by_loss, WithLoss),
+    "lightgcn_by_loss": Network(_lightgcn_by_loss, WithLoss),
+    "lightgcn_m_by_loss": Network(_lightgcn_m_by_loss, WithLoss),
 }

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
-           'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes']
+           'LOSSES', 'PLAIN', 'RECIPES', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
+           'multimodal_recipes', 'without_graph', 'loss_loop']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -139,6 +140,39 @@ TIKTOK |= {
                                      "weight_decay": 1e-3},
                          implicit_loop(100, learning_rate=5e-3, min_epochs=30))}
 
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #9976e378
+def without_graph(
+    recipe: RecommenderRecipe,           # of a network with `n_layers`
+) -> dict[str, RecommenderRecipe]:       # the recipe and its control
+    "A recipe, and the same one without steps on the graph."
+    control = f"{recipe.model}_no_graph"
+    return {recipe.model: replace(recipe, control=control, claim="the graph"),
+            control: replace(recipe, model=control, shape={**recipe.shape, "n_layers": 0}, control="", claim="")}
+
+
+def loss_loop(
+    learning_rate: float,
+) -> FitConfig:
+    "The loop of the models by loss."
+    return FitConfig(n_epochs=30, learning_rate=learning_rate, patience=4, ema_decay=.98)
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #69591439
+_SOFTMAX = RecommenderRecipe(
+    "lightgcn_softmax", {"n_factors": 64, "n_layers": 1, "weight_decay": 1e-2, "loss": "softmax", "temperature": .15},
+    loss_loop(6e-3), network="lightgcn_by_loss")
+LOSSES = {
+    "mf_softmax": RecommenderRecipe(
+        "mf_softmax", {"n_factors": 64, "weight_decay": 1e-2, "loss": "softmax", "temperature": .15}, loss_loop(6e-3),
+        "mf_bpr", "the loss", network="mf_by_loss"),
+    **without_graph(_SOFTMAX),
+    **without_graph(RecommenderRecipe(
+        "lightgcn_bpr", {"n_factors": 64, "n_layers": 3, "weight_decay": .1, "loss": "bpr"}, loss_loop(6e-3), n_negatives=4,
+        network="lightgcn_by_loss")),
+    **without_graph(RecommenderRecipe(
+        "lightgcn_bce", {"n_factors": 64, "n_layers": 3, "weight_decay": .1, "loss": "bce"}, loss_loop(6e-3), n_negatives=4,
+        network="lightgcn_by_loss"))}
+PLAIN = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph")       # models by their own loss that stand beside them
+
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #ef722e1a
 def _toy(recipe: RecommenderRecipe) -> RecommenderRecipe:
     "The same recipe, small."
@@ -154,4 +188,6 @@ def _toy_multimodal(recipe: RecommenderRecipe) -> RecommenderRecipe:
 RECIPES: dict[str, dict[str, RecommenderRecipe]] = {
     "tiktok": TIKTOK, "ml-1m": ML_1M, "world": WORLD, "world-ratings": WORLD_RATINGS,
     "toy": in_order({model: _toy(recipe) for model, recipe in {**WORLD_RATINGS, **WORLD}.items()}),
-    "toy-multimodal": {model: _toy_multimodal(TIKTOK[model]) for model in TIKTOK if "n_layers" in TIKTOK[model].shape}}
+    "toy-multimodal": {model: _toy_multimodal(TIKTOK[model]) for model in TIKTOK if "n_layers" in TIKTOK[model].shape},
+    "tiktok-losses": {**{model: TIKTOK[model] for model in PLAIN}, **LOSSES},
+    "toy-losses": {model: _toy(recipe) for model, recipe in {**{model: WORLD[model] for model in PLAIN}, **LOSSES}.items()}}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LossConfig', 'vectors_of', 'WithLoss']
 
-# %% ../../nbs/40_recommenders/42_loss_models.ipynb #2d1adb7f
+# %% ../../nbs/40_recommenders/42_loss_models.ipynb #7bf1e17f
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +19,9 @@ from ..core.contracts import ScoringModel, Triplets, bpr_loss
 from .factorization import VBPR, MatrixFactorization, bias_of
 from .layers import batch_items, pair_dots
 from .lightgcn import LightGCN
-from .losses import bce_with_negatives, directau_loss, draw_candidates, own_candidates, softmax_loss
+from .losses import bce_with_negatives, directau_loss, draw_candidates, own_candidates, shared_softmax
 
-# %% ../../nbs/40_recommenders/42_loss_models.ipynb #9807d355
+# %% ../../nbs/40_recommenders/42_loss_models.ipynb #23b7e1bc
 @dataclass(frozen=True)
 class LossConfig:
     "A loss, and the scores that it is computed from."
@@ -48,7 +48,7 @@ class LossConfig:
         if self.loss != "softmax" and (self.corrected or self.candidate_power):
             raise ValueError(f"corrected and candidate_power are for the loss 'softmax', not {self.loss!r}")
 
-# %% ../../nbs/40_recommenders/42_loss_models.ipynb #d0dcab89
+# %% ../../nbs/40_recommenders/42_loss_models.ipynb #7e4fcaa7
 def vectors_of(
     model: ScoringModel,        # `MatrixFactorization` without biases, `VBPR`, `LightGCN`, or `LightGCNM`
 ) -> tuple[Tensor, Tensor]:     # [U, d] and [I, d]
@@ -62,7 +62,7 @@ def vectors_of(
     raise TypeError("the model must be MatrixFactorization(biases=False), VBPR, LightGCN or LightGCNM, "
                     f"got {type(model).__name__}")
 
-# %% ../../nbs/40_recommenders/42_loss_models.ipynb #231ef83b
+# %% ../../nbs/40_recommenders/42_loss_models.ipynb #e3c52f1e
 class WithLoss(ScoringModel):
     "A recommender of vectors that is trained by a chosen loss."
     is_known: Tensor        # [I] bool, items with training events
@@ -154,8 +154,8 @@ class WithLoss(ScoringModel):
             items = self._of_items(embedding(rows, item_table), rows)
             chosen, candidates = items.split([len(batch.items), len(drawn.items)])
             own = own_candidates(self.own_pointers, self.own_items, batch.users, drawn.items, self.n_items)
-            others = torch.addmm(drawn.log_weights.to(users.dtype), users, candidates.T).masked_fill_(own, -torch.inf)
-            return softmax_loss((users * chosen).sum(1), others)
+            log_weights = drawn.log_weights.to(users.dtype)
+            return shared_softmax(users, (users * chosen).sum(1), candidates, log_weights, own)
         rows = batch_items(batch)
         scores = (users.unsqueeze(1) * self._of_items(embedding(rows, item_table), rows)).sum(2)
         return (bpr_loss if config.loss == "bpr" else bce_with_negatives)(scores[:, 0], scores[:, 1:])

@@ -53,10 +53,10 @@ RATING = ("popularity", "like_rate", "mf", "mf_bias", "lightgcn", "lightgcn_no_g
 MULTIMODAL = ("lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")
 RANKING_RIVALS = ({"lightgcn": "mf_bpr", "vbpr": "mf_bpr", "neumf": "mf_bpr"},)
 RATING_RIVALS = ({"lightgcn": "mf", "mf_bias": "mf"},)
-BY_LOSS = ("mf_softmax", *(f"lightgcn_{loss}{form}" for loss in ("softmax", "bpr", "bce") for form in ("", "_no_graph")))
+BY_LOSS = ("lightgcn_softmax", "lightgcn_softmax_no_graph", "lightgcn_bpr", "lightgcn_bpr_no_graph")
 LOSSES = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph", *BY_LOSS)
-LOSS_RIVALS = ({"mf_softmax": "popularity", "lightgcn_softmax": "lightgcn_bpr", "lightgcn_bce": "lightgcn_bpr"},
-               {"lightgcn_softmax": "mf_softmax", "lightgcn_bpr": "lightgcn"})
+LOSS_RIVALS = ({"lightgcn_softmax": "lightgcn_bpr", "lightgcn_softmax_no_graph": "lightgcn_bpr_no_graph",
+                "lightgcn_bpr": "lightgcn"}, {"lightgcn_softmax": "lightgcn"})
 LABEL_EVALUATION = {"evaluate_by": "labels", "slices": ("all", "warm", "cold", "warm_over3", "cold_over3")}
 GRAPH_LISTS = {"ks": (20,), "metrics": ("recall", "ndcg", "precision"),
                "slices": ("all", "warm", "user_cold", "item_cold")}
@@ -72,6 +72,6 @@ PRESETS: dict[str, RecommenderStudy] = {
                                       **LABEL_EVALUATION),
     "tiktok": RecommenderStudy("tiktok", RANKING, (0, 1, 2, 3, 4), rivals=RANKING_RIVALS, dataset="tiktok"),
     "tiktok-multimodal": RecommenderStudy("tiktok", MULTIMODAL, (0, 1, 2, 3, 4), dataset="tiktok", **GRAPH_LISTS),
-    "tiktok-losses": RecommenderStudy("tiktok-losses", LOSSES, (0, 1, 2, 3, 4), rivals=LOSS_RIVALS, dataset="tiktok",
-                                      **GRAPH_LISTS),
+    "tiktok-losses": RecommenderStudy("tiktok-losses", LOSSES, (0, 1, 2, 3, 4), dict.fromkeys(BY_LOSS, 3),
+                                      rivals=LOSS_RIVALS, dataset="tiktok", **GRAPH_LISTS),
     "ml-1m": RecommenderStudy("ml-1m", RATING, (0, 1, 2, 3), rivals=RATING_RIVALS, dataset="ml-1m", **LABEL_EVALUATION)}

@@ -157,19 +157,12 @@ def loss_loop(
     return FitConfig(n_epochs=30, learning_rate=learning_rate, patience=4, ema_decay=.98)
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #69591439
-_SOFTMAX = RecommenderRecipe(
-    "lightgcn_softmax", {"n_factors": 64, "n_layers": 1, "weight_decay": 1e-2, "loss": "softmax", "temperature": .15},
-    loss_loop(6e-3), network="lightgcn_by_loss")
 LOSSES = {
-    "mf_softmax": RecommenderRecipe(
-        "mf_softmax", {"n_factors": 64, "weight_decay": 1e-2, "loss": "softmax", "temperature": .15}, loss_loop(6e-3),
-        "mf_bpr", "the loss", network="mf_by_loss"),
-    **without_graph(_SOFTMAX),
     **without_graph(RecommenderRecipe(
-        "lightgcn_bpr", {"n_factors": 64, "n_layers": 3, "weight_decay": .1, "loss": "bpr"}, loss_loop(6e-3), n_negatives=4,
-        network="lightgcn_by_loss")),
+        "lightgcn_softmax", {"n_factors": 128, "n_layers": 1, "weight_decay": 1e-3, "loss": "softmax", "temperature": .2},
+        loss_loop(.012), network="lightgcn_by_loss")),
     **without_graph(RecommenderRecipe(
-        "lightgcn_bce", {"n_factors": 64, "n_layers": 3, "weight_decay": .1, "loss": "bce"}, loss_loop(6e-3), n_negatives=4,
+        "lightgcn_bpr", {"n_factors": 128, "n_layers": 3, "weight_decay": 1e-2, "loss": "bpr"}, loss_loop(.012),
         network="lightgcn_by_loss"))}
 PLAIN = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph")       # models by their own loss that stand beside them
 

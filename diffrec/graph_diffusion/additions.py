@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ADDITIONS', 'BY_LOSS_MODELS', 'Addition', 'Kept', 'kept_values', 'addition_rows', 'addition_table']
 
-# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #703b576c
+# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #2e021296
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ..evaluation.summary import summarise_ranking
 from ..studies.recipe import Family, made_from
 from ..studies.trials import read_trial, was_made_from
 
-# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #ec79ebd8
+# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #351f3c2a
 class Addition(NamedTuple):
     "One step of the table."
     model: str        # with what is added
@@ -29,13 +29,13 @@ class Addition(NamedTuple):
 ADDITIONS = (
     Addition("popularity", "", "how often an item is chosen"),
     Addition("mf_bpr", "popularity", "factors, by BPR"),
-    Addition("mf_softmax", "mf_bpr", "the softmax loss"),
-    Addition("lightgcn_softmax", "mf_softmax", "the graph of events"),
+    Addition("lightgcn_softmax_no_graph", "mf_bpr", "the softmax recipe"),
+    Addition("lightgcn_softmax", "lightgcn_softmax_no_graph", "the graph of events"),
     Addition("diffmm_none", "lightgcn_softmax", "features, in DiffMM's passes"),
     Addition("diffmm", "diffmm_none", "generated edges"))
 BY_LOSS_MODELS = tuple(step.model for step in ADDITIONS[:4])     # of the report by loss; the others are of DiffMM's report
 
-# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #6b08fcce
+# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #5bcf84a4
 class Kept(NamedTuple):
     "Models whose trials a folder keeps."
     folder: str | Path           # of trials
@@ -51,7 +51,7 @@ def _trials_of(kept: Kept, model: str) -> list[Path]:
         raise FileNotFoundError(f"{kept.folder} keeps no trial of {model!r}: make the report that trains it first")
     return found
 
-# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #9910acad
+# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #47f1618e
 def kept_values(
     kept: Sequence[Kept],
     dataset: Dataset,                                # all trials were trained on it
@@ -76,7 +76,7 @@ def kept_values(
                 frames.append(values.astype({"slice": str, "metric": str}).assign(model=model, seed=seeds))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #cdb462e9
+# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #2b92281e
 def addition_rows(
     values: pd.DataFrame,             # from `kept_values`
     additions: Sequence[Addition],
@@ -90,7 +90,7 @@ def addition_rows(
     among = values[values["model"].isin([step.model for step in additions])]
     return summarise_ranking(among, report, dataset, split, pairs, rng_for(0, f"additions of {report}"), n_resamples)
 
-# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #f83fea03
+# %% ../../nbs/50_graph_diffusion/78_additions.ipynb #d10f1d92
 def addition_table(
     rows: pd.DataFrame,               # result rows that hold those of `addition_rows`
     additions: Sequence[Addition],

@@ -13,6 +13,7 @@ from diffrec.core.artifacts import read_json, read_rows
 from diffrec.core.folders import claim_folder
 from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
+from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.priors.files import load_prior
 from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, step_folders
@@ -170,6 +171,22 @@ def test_a_report_on_generated_graphs_shows_every_control(project: Path):
     assert {"diffmm_none", "diffmm_observed"} <= set(paired["versus"]) and (paired["ci_low"] <= paired["ci_high"]).all()
     drawn = rows[rows["metric"] == "observed_share"].set_index("model")["value"]
     assert drawn["diffmm_observed"] == 1 and drawn["diffmm"] == 0
+
+
+@pytest.mark.xdist_group("run_losses")
+def test_the_report_on_what_adds_what_has_every_step(project: Path):
+    report = make_report([find_report("tiktok_losses")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    rows = rows[rows["seed"].isna() & rows["slice"].eq("all") & rows["selection"].eq("valid") & rows["k"].eq(20)]
+    for metric in ("recall", "ndcg"):
+        found = rows[rows["metric"] == metric].set_index(["model", "versus"])
+        for step in ADDITIONS:
+            value = found.loc[(step.model, ""), "value"]
+            if step.before:
+                row = found.loc[(step.model, step.before)]
+                assert row["value"] == pytest.approx(value - found.loc[(step.before, ""), "value"], abs=1e-12)
+                assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert {("lightgcn_softmax", "lightgcn_bpr"), ("lightgcn_bpr", "lightgcn_bpr_no_graph")} <= set(found.index)
 
 
 @pytest.mark.xdist_group("run_graphs")

@@ -7,6 +7,7 @@ __all__ = ['NETWORKS', 'Network', 'shuffled_features', 'neighbour_graph']
 
 # %% ../../nbs/40_recommenders/52_builders.ipynb #7ebbe964
 from collections.abc import Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from .factorization import VBPR, MatrixFactorization, join_features
 from .lattice import LATTICE
 from .lightgcn import LightGCN
 from .linear import EASE, SLIM, PureSVD
+from .loss_models import LossConfig, WithLoss
 from .multimodal import BM3, LightGCNM
 from .neural_cf import NeuMF
 from .walks import DampedWalk, RP3Beta, Walk
@@ -123,6 +125,34 @@ def _with_item_graph(kind: type, shuffled: bool = False) -> Network:
         return kind(liked(data.train).matrix(), feature_graph=graph, **{"feature_weight": .1, **shape})
     return Network(build, kind, learns=False)
 
+# %% ../../nbs/40_recommenders/52_builders.ipynb #ff5c5941
+def _loss_of(shape: dict) -> tuple[dict, LossConfig]:
+    "The fields of the model, and the loss."
+    names = {one.name for one in fields(LossConfig)}
+    return ({name: value for name, value in shape.items() if name not in names},
+            LossConfig(**{name: value for name, value in shape.items() if name in names}))
+
+
+def _mf_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    model = MatrixFactorization(data.n_users, data.n_items, biases=False, **own)
+    return WithLoss(model, liked(data.train).matrix(), loss)
+
+
+def _vbpr_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    return WithLoss(_vbpr(own, data), liked(data.train).matrix(), loss)
+
+
+def _lightgcn_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    return WithLoss(_lightgcn(own, data), liked(data.train).matrix(), loss)
+
+
+def _lightgcn_m_by_loss(shape: dict, data: Dataset) -> ScoringModel:
+    own, loss = _loss_of(shape)
+    return WithLoss(_multimodal(LightGCNM).build(own, data), liked(data.train).matrix(), loss)
+
 # %% ../../nbs/40_recommenders/52_builders.ipynb #0f042c16
 NETWORKS: dict[str, Network] = {
     "popularity": Network(_popularity, Popularity, learns=False),
@@ -151,4 +181,8 @@ NETWORKS: dict[str, Network] = {
     "ease_m_shuffled": _with_item_graph(EASE, shuffled=True),
     "walk_m": _with_item_graph(Walk),
     "walk_m_shuffled": _with_item_graph(Walk, shuffled=True),
+    "mf_by_loss": Network(_mf_by_loss, WithLoss),
+    "vbpr_by_loss": Network(_vbpr_by_loss, WithLoss),
+    "lightgcn_by_loss": Network(_lightgcn_by_loss, WithLoss),
+    "lightgcn_m_by_loss": Network(_lightgcn_m_by_loss, WithLoss),
 }

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
            'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'PURE_SVD', 'LINEAR', 'CLAIMS', 'SMALLER_SVD', 'RECOMMENDER_RECIPES',
-           'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes', 'closed_forms']
+           'LOSSES', 'PLAIN', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes',
+           'closed_forms', 'without_graph', 'loss_loop']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -222,3 +223,38 @@ RECOMMENDER_RECIPES: dict[str, dict[str, RecommenderRecipe]] = {
     "world": {**WORLD, **closed_forms(SMALLER_SVD, *LINEAR)},
     "toy": {**RECIPES["toy"], **_toys(closed_forms(SMALLER_SVD, *LINEAR))}}
 GENERIC |= closed_forms(SMALLER_SVD, *LINEAR)
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #318c00da
+def without_graph(
+    recipe: RecommenderRecipe,           # of a network with `n_layers`
+) -> dict[str, RecommenderRecipe]:       # the recipe and its control
+    "A recipe, and the same one without steps on the graph."
+    control = f"{recipe.model}_no_graph"
+    return {recipe.model: replace(recipe, control=control, claim="the graph"),
+            control: replace(recipe, model=control, shape={**recipe.shape, "n_layers": 0}, control="", claim="")}
+
+
+def loss_loop(
+    learning_rate: float,
+) -> FitConfig:
+    "The loop of the models by loss."
+    return FitConfig(n_epochs=30, learning_rate=learning_rate, patience=4, ema_decay=.98)
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #05a5de38
+LOSSES = {
+    **without_graph(RecommenderRecipe(
+        "lightgcn_softmax", {"n_factors": 128, "n_layers": 1, "weight_decay": 1e-3, "loss": "softmax", "temperature": .2},
+        loss_loop(.012), network="lightgcn_by_loss")),
+    **without_graph(RecommenderRecipe(
+        "lightgcn_bpr", {"n_factors": 128, "n_layers": 3, "weight_decay": 1e-2, "loss": "bpr"}, loss_loop(.012),
+        network="lightgcn_by_loss"))}
+PLAIN = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph")       # models by their own loss that stand beside them
+
+
+def _named(given: Mapping[str, RecommenderRecipe]) -> dict[str, RecommenderRecipe]:
+    "The models by their own loss that stand beside those of a chosen one."
+    return {wanted: given[wanted] for wanted in PLAIN}
+
+
+RECOMMENDER_RECIPES |= {"tiktok-losses": {**_named(TIKTOK), **LOSSES},
+                        "toy-losses": _toys({**_named(WORLD), **LOSSES})}

@@ -22,11 +22,14 @@ from diffrec.image_models.results import read_cards
 from diffrec.image_models.scorers import laion_head
 from diffrec.language.training import LANGUAGE, LanguageData, LanguageEvaluation
 from diffrec.recommenders.presets import PRESETS
+from diffrec.recommenders.star_presets import STAR_PRESETS
+from diffrec.recommenders.star_training import STARS, StarSettings
 from diffrec.recommenders.studies import LabelSettings, by_labels, ranking_settings
 from diffrec.recommenders.training import RECOMMENDERS, RankingSettings
 from diffrec.studies.provenance import record_of, source_hash
 from diffrec.studies.recipe import Family, Recipe, made_from
 from diffrec.studies.trials import evaluation_record, read_header, was_made_from
+from diffrec.world.world import draw_world, world_config
 
 
 paths = Paths.find(Path(__file__).parent)
@@ -218,6 +221,14 @@ def test_kept_trials_of_language_models_are_those_of_the_code(ml1m: Dataset, tmp
     recipes = {model: (LANGUAGE, recipe) for model, recipe in LANGUAGE.recipes["ml-1m-tiny"].items()}
     evaluated = evaluation_record(LANGUAGE, LanguageEvaluation("ml-1m-tiny"))
     assert kept_and_stale("ml-1m_language", data, recipes, evaluated) == (43, 19, [])
+
+
+def test_kept_trials_of_stars_are_those_of_the_code():
+    "Five models that are computed, three with three seeds, on the ratings of the demo world."
+    ratings = draw_world(world_config("demo")).ratings()
+    recipes = {model: (STARS, recipe) for model, recipe in STARS.recipes["world"].items()}
+    evaluated = evaluation_record(STARS, StarSettings(STAR_PRESETS["world"].split))
+    assert kept_and_stale("world_stars", ratings, recipes, evaluated) == (14, 8, [])
 
 
 def test_kept_trials_of_pictures_are_those_of_the_small_models_that_ship():

@@ -44,6 +44,9 @@ from diffrec.priors.uplift import kept_share, relative_gain
 from diffrec.priors.verifiers import Verifiers, verifier_report
 from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
+from diffrec.recommenders.star_presets import STAR_PRESETS
+from diffrec.recommenders.star_recipes import STAR_RECIPES
+from diffrec.recommenders.star_studies import expected_stars, star_rows
 from diffrec.recommenders.studies import (
     label_predictions, open_events, present, study_controls, study_recipes, train_study)
 from diffrec.recommenders.training import RECOMMENDERS
@@ -51,6 +54,7 @@ from diffrec.studies.costs import cost_rows
 from diffrec.studies.provenance import source_hash
 from diffrec.studies.trials import Trial, evaluation_record, predictions_of, read_header, read_trial, was_made_from
 from diffrec.world.drawing import ATTRIBUTES
+from diffrec.world.world import draw_world, world_config
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
 NUMBERS = ["value", "ci_low", "ci_high", "n"]
@@ -219,6 +223,50 @@ def test_auc_of_every_training_follows_from_the_kept_scores():
         values = [value for (model, seed), value in by_training.items()
                   if model == row.model and (pd.isna(row.seed) or seed == row.seed)]
         assert row.value == pytest.approx(np.mean(values), abs=1e-12)
+
+
+@cache
+def kept_stars() -> pd.DataFrame:
+    "The predicted rating of every test pair of the demo world in every training, and the true expected one."
+    frames = []
+    for (model, seed), trial in kept_trials("world_stars").items():
+        found = predictions_of(trial)
+        seeds = pd.array([seed if STAR_RECIPES["world"][model].fit else None] * len(found), "Int64")
+        frames.append(found.assign(model=model, seed=seeds))
+    users, items = (frames[0][name].to_numpy() for name in ("user", "item"))
+    expected = expected_stars(draw_world(world_config("demo")), users, items)
+    return pd.concat([*frames, frames[0].assign(model="oracle", seed=pd.NA, score=expected)], ignore_index=True)
+
+
+def test_rows_of_stars_are_computed_to_the_last_bit():
+    "All rows of the report: RMSE and MAE on every slice, their intervals, differences from controls, rivals and the truth."
+    controls = {model: recipe.control for model, recipe in STAR_RECIPES["world"].items() if recipe.control}
+    found = star_rows(kept_stars(), controls, STAR_PRESETS["world"], "world_stars", "world-demo-ratings")
+    assert_committed(found, "world_stars")
+    assert len(found) == len(rows_of("world_stars")) and {"all", "warm", "cold"} <= set(found["slice"])
+
+
+def test_errors_of_every_training_follow_from_the_kept_stars():
+    "By their definitions; a model's value is the mean over its trainings, an interval of a difference that of resampled users."
+    stars, rows = kept_stars(), rows_of("world_stars")
+    rows = rows[rows["slice"].eq("all") & rows["seed"].isna()].set_index(["metric", "model", "versus"])
+    errors = stars["score"] - stars["label"]
+    by_training = pd.DataFrame({"rmse": errors**2, "mae": errors.abs()}).groupby([stars["model"], stars["seed"].fillna(-1)]).mean()
+    values = by_training.assign(rmse=by_training["rmse"] ** .5).groupby("model").mean()
+    for (metric, model, versus), row in rows.iterrows():
+        expected = values.loc[model, metric] - (values.loc[versus, metric] if versus else 0)
+        assert row["value"] == pytest.approx(expected, abs=1e-9), (metric, model, versus)
+    users = stars["user"].unique()
+    squares = {model: (errors**2).groupby(stars["user"][stars["model"] == model]).agg(["sum", "size"]).loc[users]
+               for model in ("two_biases", "item_mean")}
+    def root(model: str) -> np.ndarray:
+        of = squares[model].to_numpy()
+        rng = rng_for(5, "anew")
+        drawn = rng.integers(0, len(users), (2000, len(users)))
+        return (of[drawn, 0].sum(1) / of[drawn, 1].sum(1)) ** .5
+    low, high = percentile_interval(root("two_biases") - root("item_mean"))
+    row = rows.loc[("rmse", "two_biases", "item_mean")]
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx([low, high], abs=.12 * (high - low))
 
 
 def kept_pictures() -> dict[str, ImageEvaluation]:

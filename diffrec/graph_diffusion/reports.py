@@ -57,7 +57,7 @@ def loss_steps(
         steps += study_steps(ON_GRAPHS, "toy-diffmm", prepared, data, f"{folder}/graphs", name)
     report = {"name": name, "data": data, "folder": f"{folder}/losses", "settings": settings, "trials": f"{out}/trials",
               "graph_trials": graph_trials, "out": out}
-    return [*steps, Step("62_report_additions", f"{out}/report.ipynb", report,
+    return [*steps, Step("63_report_additions", f"{out}/report.ipynb", report,
                          tuple(step.output for step in steps if step.notebook[:2] == "40"))]
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #4fec1f44

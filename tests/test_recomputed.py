@@ -46,7 +46,7 @@ from diffrec.recommenders.presets import PRESETS
 from diffrec.recommenders.recipes import RECIPES
 from diffrec.recommenders.star_presets import STAR_PRESETS
 from diffrec.recommenders.star_recipes import STAR_RECIPES
-from diffrec.recommenders.star_studies import expected_stars, star_rows
+from diffrec.recommenders.star_studies import expected_stars, star_error_rows
 from diffrec.recommenders.studies import (
     label_predictions, open_events, present, study_controls, study_recipes, train_study)
 from diffrec.recommenders.training import RECOMMENDERS
@@ -241,7 +241,7 @@ def kept_stars() -> pd.DataFrame:
 def test_rows_of_stars_are_computed_to_the_last_bit():
     "All rows of the report: RMSE and MAE on every slice, their intervals, differences from controls, rivals and the truth."
     controls = {model: recipe.control for model, recipe in STAR_RECIPES["world"].items() if recipe.control}
-    found = star_rows(kept_stars(), controls, STAR_PRESETS["world"], "world_stars", "world-demo-ratings")
+    found = star_error_rows(kept_stars(), controls, STAR_PRESETS["world"], "world_stars", "world-demo-ratings")
     assert_committed(found, "world_stars")
     assert len(found) == len(rows_of("world_stars")) and {"all", "warm", "cold"} <= set(found["slice"])
 

@@ -8,12 +8,9 @@ __all__ = ['SCORERS', 'add_compare', 'run_compare', 'add_score', 'scorer_of', 'p
 # %% ../../nbs/90_app/86_judging.ipynb #da2dd16e
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.settings import unknown_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # %% ../../nbs/90_app/86_judging.ipynb #8712891b
 def add_compare(commands: Any) -> None:

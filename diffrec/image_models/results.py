@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_cards', 'size_mb', 'parts_table', 'plot_losses', 'quality_rows', 'files_table', 'shown_pictures',
-           'interval_texts', 'known_table', 'accuracy_table', 'difference_table', 'outline_table', 'variety_table',
-           'by_kind_table', 'sampler_strips', 'followed_pictures']
+           'interval_texts', 'known_accuracy_table', 'accuracy_table', 'difference_table', 'outline_table',
+           'variety_table', 'by_kind_table', 'sampler_strips', 'followed_pictures']
 
 # %% ../../nbs/60_image_models/70_results.ipynb #b1104589
 from collections.abc import Iterable, Mapping
@@ -123,7 +123,7 @@ def interval_texts(
                      index=rows.index, dtype=object)
 
 
-def known_table(
+def known_accuracy_table(
     rows: pd.DataFrame,        # from `known_rows`
 ) -> pd.DataFrame:
     "Accuracy of CLIP and classifier by attribute."

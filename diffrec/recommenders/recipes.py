@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
            'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'PURE_SVD', 'LINEAR', 'CLAIMS', 'SMALLER_SVD', 'RECOMMENDER_RECIPES',
-           'LOSSES', 'PLAIN', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes',
-           'closed_forms', 'without_graph', 'loss_loop']
+           'LOSSES', 'OWN_LOSS', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
+           'multimodal_recipes', 'closed_forms', 'without_graph', 'loss_loop']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -248,12 +248,12 @@ LOSSES = {
     **without_graph(RecommenderRecipe(
         "lightgcn_bpr", {"n_factors": 128, "n_layers": 3, "weight_decay": 1e-2, "loss": "bpr"}, loss_loop(.012),
         network="lightgcn_by_loss"))}
-PLAIN = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph")       # models by their own loss that stand beside them
+OWN_LOSS = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph")       # models by their own loss that stand beside them
 
 
 def _named(given: Mapping[str, RecommenderRecipe]) -> dict[str, RecommenderRecipe]:
     "The models by their own loss that stand beside those of a chosen one."
-    return {wanted: given[wanted] for wanted in PLAIN}
+    return {wanted: given[wanted] for wanted in OWN_LOSS}
 
 
 RECOMMENDER_RECIPES |= {"tiktok-losses": {**_named(TIKTOK), **LOSSES},

@@ -373,6 +373,7 @@ def test_pictures_keep_what_was_asked_for_and_a_mean_is_no_picture():
 # A row of README's table of models -> report, metric, k, slice, model, its control; the rows of the report say the rest.
 README_MODELS = {
     "like rate": ("ml-1m", "auc", None, "all", "like_rate", "popularity"),
+    "walk": ("tiktok", "recall", 20, "all", "walk", "popularity"),
     "MF-BPR": ("tiktok", "recall", 20, "all", "mf_bpr", "popularity"),
     "VBPR": ("tiktok", "recall", 20, "all", "vbpr", "vbpr_no_features"),
     "NeuMF": ("tiktok", "recall", 20, "all", "neumf", "gmf"),

@@ -126,16 +126,16 @@ class ScaledVectors(ScoringModel):
         user_vectors, item_vectors = self.embeddings()
         return user_vectors[users] @ item_vectors.T
 
+# %% ../../nbs/40_recommenders/42_loss_models.ipynb #9ea8d63d
+class WithLoss(ScaledVectors):
+    "A recommender of vectors that is trained by a chosen loss."
+
     def scorer(self):
         "A function users [B] -> scores [B, I] with the vectors computed once."
         self.eval()
         with torch.no_grad():
             user_vectors, item_vectors = self.embeddings()
         return torch.no_grad()(lambda users: user_vectors[users] @ item_vectors.T)
-
-# %% ../../nbs/40_recommenders/42_loss_models.ipynb #9ea8d63d
-class WithLoss(ScaledVectors):
-    "A recommender of vectors that is trained by a chosen loss."
 
     def loss(self, batch: Triplets, generator: torch.Generator | None = None) -> Tensor:
         "The chosen loss plus the wrapped model's penalty; the generator draws candidates."

@@ -43,7 +43,7 @@ from diffrec.priors.simulation_results import simulation_rows
 from diffrec.priors.uplift import kept_share, relative_gain
 from diffrec.priors.verifiers import Verifiers, verifier_report
 from diffrec.recommenders.presets import PRESETS
-from diffrec.recommenders.recipes import RECIPES
+from diffrec.recommenders.recipes import RECOMMENDER_RECIPES
 from diffrec.recommenders.star_presets import STAR_PRESETS
 from diffrec.recommenders.star_recipes import STAR_RECIPES
 from diffrec.recommenders.star_studies import expected_stars, star_error_rows
@@ -149,7 +149,7 @@ def test_ablations_are_compared_with_the_training_of_the_same_seed(report: str):
 
 def test_rows_of_multimodal_recommenders_are_computed_to_the_last_bit():
     "The first group that their report summarised; p_holm of three comparisons."
-    models = {model: recipe.control for model, recipe in RECIPES["tiktok"].items() if model in (
+    models = {model: recipe.control for model, recipe in RECOMMENDER_RECIPES["tiktok"].items() if model in (
         "lightgcn", "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")}
     frames = []
     for path in sorted((reports / "tiktok_diffmm" / "trials").glob("*.parquet")):
@@ -174,7 +174,7 @@ def kept_frames(report: str) -> dict[str, pd.DataFrame]:
     "model -> the values of its trials, with model and seed; a model that counts has no seed."
     frames = {}
     for (model, seed), trial in kept_trials(report).items():
-        seeds = pd.array([seed if RECIPES[report][model].fit else None] * len(trial.values), "Int64")
+        seeds = pd.array([seed if RECOMMENDER_RECIPES[report][model].fit else None] * len(trial.values), "Int64")
         frames.setdefault(model, []).append(trial.values.assign(model=model, seed=seeds))
     return {model: pd.concat(parts, ignore_index=True) for model, parts in frames.items()}
 
@@ -184,7 +184,7 @@ def test_rows_of_recommenders_are_computed_to_the_last_bit():
     frames = kept_frames("tiktok")
     values = pd.concat([frames[model] for model in PRESETS["tiktok"].models], ignore_index=True)
     first = values[values["slice"].eq("all") & values["selection"].eq("test_best")]
-    controls = {model: recipe.control for model, recipe in RECIPES["tiktok"].items() if recipe.control}
+    controls = {model: recipe.control for model, recipe in RECOMMENDER_RECIPES["tiktok"].items() if recipe.control}
     found = summarise_ranking(first, "tiktok", "tiktok", "test", present(controls, set(frames)), rng_for(0, "resampling"))
     assert_committed(without_holm(found), "tiktok")
     assert set(found["metric"]) >= {"recall", "ndcg", "novelty"} and set(found["k"].dropna()) == {10, 20}
@@ -196,7 +196,7 @@ def kept_scores() -> pd.DataFrame:
     frames = []
     for (model, seed), trial in kept_trials("ml-1m").items():
         found = predictions_of(trial)
-        seeds = pd.array([seed if RECIPES["ml-1m"][model].fit else None] * len(found), "Int64")
+        seeds = pd.array([seed if RECOMMENDER_RECIPES["ml-1m"][model].fit else None] * len(found), "Int64")
         frames.append(found.assign(model=model, seed=seeds))
     return pd.concat(frames, ignore_index=True)
 
@@ -205,7 +205,7 @@ def test_rows_of_ratings_are_computed_to_the_last_bit():
     "The group that ML-1M's report summarised first: AUC, UAUC and GAUC, their intervals, differences, p-values."
     scores = kept_scores()
     first = scores[scores["selection"].eq("test_best")]
-    controls = {model: recipe.control for model, recipe in RECIPES["ml-1m"].items() if recipe.control}
+    controls = {model: recipe.control for model, recipe in RECOMMENDER_RECIPES["ml-1m"].items() if recipe.control}
     controls = present(controls, set(scores["model"]))
     found = summarise_rating(first, "ml-1m", "ml-1m", "test", controls, rng_for(0, "resampling"))
     assert_committed(without_holm(found), "ml-1m")

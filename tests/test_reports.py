@@ -12,7 +12,7 @@ from diffrec.core.artifacts import read_json, read_rows
 from diffrec.evaluation.rows import number_text
 from diffrec.graph_diffusion.builders import CONTROL_KINDS
 from diffrec.graph_diffusion.recipes import ABLATIONS
-from diffrec.recommenders.recipes import RECIPES
+from diffrec.recommenders.recipes import RECOMMENDER_RECIPES
 from diffrec.studies.published import published
 
 reports = Path(__file__).parent.parent / "outputs" / "reports"
@@ -61,7 +61,7 @@ def test_tiktok_has_five_seeds_and_both_selections(model: str):
 
 @pytest.mark.parametrize("name, metric, k", [("tiktok", "recall", 20), ("ml-1m", "auc", None)])
 def test_every_model_stands_beside_its_control(name: str, metric: str, k: int | None):
-    controls = {model: recipe.control for model, recipe in RECIPES[name].items()}
+    controls = {model: recipe.control for model, recipe in RECOMMENDER_RECIPES[name].items()}
     models = set(over_seeds(name, metric, k).index) - set(controls.values())
     assert models
     for model in models:

@@ -36,9 +36,10 @@ class PersonalStudy:
 PROMPTS = ("base", "keywords", "named")      # need no training
 METHODS = ("tokens", "bases", "generated")
 EMBEDDED = ("mean_of_likes", "prior")
-_OTHERS = ("base", "lora", "keywords", "mean_of_likes", "prior")
-_RIVALS = (*({method: other for method in (*METHODS, "user_lora")} for other in _OTHERS),
-           {method: "user_lora" for method in METHODS}, {method: "generated" for method in METHODS[:2]})
+_OTHERS = ("base", "keywords", "mean_of_likes", "prior")
+_RIVALS = (*({method: other for method in (*METHODS, "user_lora")} for other in _OTHERS),     # the control of user_lora is lora
+           *({method: other for method in METHODS} for other in ("lora", "user_lora")),
+           {method: "generated" for method in METHODS[:2]})
 PRESETS: dict[str, PersonalStudy] = {
     "toy": PersonalStudy("toy", (*PROMPTS, *EMBEDDED, "generated", "generated_shuffled", "lora", "user_lora"),
                          n_resamples=100, rivals=_RIVALS,

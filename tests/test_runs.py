@@ -449,5 +449,6 @@ def test_a_report_on_stars_shows_every_control_and_is_made_again_from_its_trials
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
-                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS]} | {name for chain in CHAINS.values() for name in chain}
+                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS,
+                                      *find_report("tiktok_losses").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

@@ -7,7 +7,6 @@ __all__ = ['ImageScorer', 'score_pictures', 'ClipScorer', 'AestheticHead', 'laio
            'AttributeScorer']
 
 # %% ../../nbs/60_image_models/57_scorers.ipynb #35a76840
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.seals import tensor_digest
 from ..core.torch_files import read_tensors
 from ..data.sources import SOURCES
 from .attribute_classifier import AttributeClassifier
@@ -108,10 +108,7 @@ class AestheticScorer:
             raise ValueError(f"the aesthetic head reads embeddings of {width} numbers (OpenAI's CLIP ViT-L/14), "
                              f"{encoder.name} gives {encoder.width}")
         self.encoder, self.head, self.backbone = encoder, head, encoder.name
-        found = hashlib.sha256(encoder.weights_sha256.encode())
-        for weight in head.state_dict().values():
-            found.update(weight.numpy().tobytes())
-        self.sha256 = found.hexdigest()
+        self.sha256 = tensor_digest(head.state_dict(), encoder.weights_sha256)
 
     def __call__(self, pictures: Sequence[Any], prompts: Sequence[str]) -> np.ndarray:
         "[N] scores; prompts do not matter."
@@ -136,10 +133,8 @@ class AttributeScorer:
     name = "attributes"
 
     def __init__(self, classifier: AttributeClassifier):
-        found = hashlib.sha256()
-        for weight in classifier.state_dict().values():
-            found.update(weight.cpu().numpy().tobytes())
-        self.classifier, self.backbone, self.sha256 = classifier, "attribute classifier", found.hexdigest()
+        self.classifier, self.backbone = classifier, "attribute classifier"
+        self.sha256 = tensor_digest(classifier.state_dict())
 
     def __call__(self, pictures: Sequence[Any], prompts: Sequence[str]) -> np.ndarray:
         "[N] shares; NaN for a prompt that names no attribute."

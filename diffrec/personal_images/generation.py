@@ -6,13 +6,13 @@
 __all__ = ['Wanted', 'adapter_hash', 'made_for', 'missing_pictures', 'draw_wanted']
 
 # %% ../../nbs/80_personal_images/69_generation.ipynb #66c27b78
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..core.seals import tensor_digest
 from ..image_models.drawing import picture_seed
 from ..image_models.image_log import KEY, ImageLog, Made, add_failure, add_pictures
 from .user_adapters import adapter_state
@@ -30,14 +30,10 @@ class Wanted(NamedTuple):
 
 
 def adapter_hash(model: PersonalModel) -> str:
-    "The first 16 digits of the SHA-256 of an adapter's numbers; empty without one."
+    "The first 16 digits of `tensor_digest` of an adapter; empty without one."
     if model.adapter is None:
         return ""
-    found = hashlib.sha256()
-    for name, weight in sorted(adapter_state(model.adapter).items()):
-        found.update(name.encode())
-        found.update(weight.contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+    return tensor_digest(adapter_state(model.adapter))[:16]
 
 
 def made_for(

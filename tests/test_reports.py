@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 from diffrec.core.artifacts import read_json, read_rows
 from diffrec.evaluation.rows import number_text
-from diffrec.graph_diffusion.builders import CONTROL_KINDS
+from diffrec.graph_diffusion.presets import CONTROL_KINDS
 from diffrec.graph_diffusion.recipes import ABLATIONS
 from diffrec.recommenders.recipes import RECOMMENDER_RECIPES
 from diffrec.studies.published import published

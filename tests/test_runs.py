@@ -14,6 +14,7 @@ from diffrec.core.folders import claim_folder
 from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
 from diffrec.graph_diffusion.additions import ADDITIONS
+from diffrec.graph_diffusion.graph_map import GRAPH_MAPS
 from diffrec.priors.files import load_prior
 from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, step_folders
@@ -160,6 +161,24 @@ GRAPH_STEPS = [
     at_defaults("40_evaluate_ranking", "toy/graphs", preset="toy-diffmm", family="graph_diffusion", data="outputs/toy/data",
                 out="outputs/toy/graphs", report="toy_diffmm"),
     at_defaults("61_report_graphs", "toy/reports/toy_diffmm", forms=["diffmm"])]
+
+
+@pytest.mark.xdist_group("run_losses")
+def test_the_map_of_generated_graphs_has_every_point_and_goes_on_where_it_stopped(project: Path):
+    (step,) = find_report("when_graphs_help").steps(True)
+    run_step(step, project, progress=False)
+    folder = (project / step.output).parent
+    study, rows = GRAPH_MAPS["toy"], read_rows(folder / "results.parquet")
+    differences = rows.query("versus == 'diffmm_none' and metric == 'recall' and slice == 'all' and seed.isna()")
+    assert set(differences["dataset"]) == {point.name for point in study.points()}
+    trials = sorted((project / step.parameters["folder"]).rglob("trials/*.parquet"))
+    assert len(trials) == len(study.points()) * len(study.models)
+    written = [path.stat().st_mtime_ns for path in trials[1:]]
+    trials[0].unlink()                                                # as if it had been interrupted there
+    (project / step.output).unlink()
+    run_step(step, project, progress=False)
+    assert [path.stat().st_mtime_ns for path in trials[1:]] == written and trials[0].exists()
+    pd.testing.assert_frame_equal(read_rows(folder / "results.parquet"), rows)
 
 
 @pytest.mark.xdist_group("run_graphs")
@@ -450,5 +469,6 @@ def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
                                       *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS,
-                                      *find_report("tiktok_losses").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
+                                      *find_report("tiktok_losses").steps(True),
+                                      *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GENERATORS', 'LEARNED', 'TRAINING', 'features_of', 'build_diffmm', 'build_genrec', 'modalities_of', 'row_batches',
-           'control_edges', 'build_turn']
+           'control_edges', 'walk_edges', 'drawn_without_training', 'build_turn']
 
 # %% ../../nbs/50_graph_diffusion/55_builders.ipynb #2ae56fc0
 from collections.abc import Callable, Iterable, Mapping
@@ -19,21 +19,23 @@ from ..core.seeds import rng_for
 from ..data.batches import Epoch
 from ..data.graphs import knn_graph
 from ..data.interactions import Dataset
+from ..evaluation.ranking import top_k
 from .candidates import CandidateConfig
 from .clusters import InterestDebias, MultimodalCluster
 from .controls import (
     edge_statistics, knn_edges, most_popular_edges, no_edges, observed_edges, random_edges)
 from .diffmm import DiffMM, DiffMMConfig
 from .diffmm_corrected import CorrectedDiffMM, CorrectedDiffMMConfig
-from .edges import Edges, Rows
+from .edges import Edges, Rows, edges_of
 from .flip_denoiser import FlipRowsConfig
 from .flip_rows import FlipRows
 from .genrec import GenRec, GenRecConfig
 from .genrec_corrected import CorrectedGenRec, CorrectedGenRecConfig
 from .latent_rows import LatentRows, LatentRowsConfig
-from .presets import CONTROL_KINDS
+from .presets import EDGE_CONTROLS
 from .recommender import GraphRecommender
 from .row_diffusion import RowDiffusion, RowDiffusionConfig
+from ..recommenders.walks import Walk
 from ..training.alternation import Alternation, over_users
 from ..training.config import FitConfig
 
@@ -126,8 +128,24 @@ def control_edges(
             "most_popular": lambda rng: most_popular_edges(n_users, counts, n_modalities, n_edges),
             "knn": lambda rng: found}
     if kind not in draw:
-        raise ValueError(f"no control is called {kind!r}; there are {CONTROL_KINDS}")
+        raise ValueError(f"no control is called {kind!r}; there are {EDGE_CONTROLS}")
     return draw[kind]
+
+# %% ../../nbs/50_graph_diffusion/55_builders.ipynb #b17b9ad0
+def walk_edges(
+    interactions: sp.csr_array,  # [U, I] training events
+    n_modalities: int,           # graphs, M
+    n_edges: int,                # edges a user and graph, k
+) -> Edges:                      # [U, M, k], the same in every graph
+    "The `k` new items that a walk of seven hops ranks highest; fewer where it reaches fewer."
+    score = Walk(interactions).scorer()
+
+    def reached(users: torch.Tensor) -> torch.Tensor:
+        scores = score(users)
+        return scores.masked_fill(scores <= 0, -torch.inf)
+
+    best = top_k(reached, np.arange(interactions.shape[0]), n_edges, interactions)
+    return edges_of(torch.from_numpy(best).unsqueeze(1).expand(-1, n_modalities, -1))
 
 # %% ../../nbs/50_graph_diffusion/55_builders.ipynb #83320a69
 def _latent_rows(events: sp.csr_array, features: Mapping[str, np.ndarray], model: GraphRecommender,
@@ -158,6 +176,20 @@ def _row_diffusion(events: sp.csr_array, features: Mapping[str, np.ndarray], mod
 LEARNED = {"rows": _row_diffusion, "flip": _flip_rows, "latent": _latent_rows}
 TRAINING = {"learning_rate": 1e-3, "batch_size": 1024, "every": 1, "generate_batch": 16384}
 
+
+def drawn_without_training(
+    kind: str,                   # of `EDGE_CONTROLS`
+    model: GraphRecommender,     # carries the edges
+    data: Dataset,               # its features are used by "knn"
+    interactions: sp.csr_array,  # [U, I] training events
+    n_edges: int,                # edges a user and graph, k
+) -> Callable[[np.random.Generator], Edges]:  # random generator -> [U, M, k]
+    "The edges of any control for a model."
+    if kind != "walk":
+        return control_edges(kind, interactions, modalities_of(model, data), model.n_modalities, n_edges)
+    edges = walk_edges(interactions, model.n_modalities, n_edges)
+    return lambda rng: edges
+
 # %% ../../nbs/50_graph_diffusion/55_builders.ipynb #bece4b07
 def build_turn(
     model: GraphRecommender,     # carries the edges
@@ -179,12 +211,12 @@ def build_turn(
     n_slots = 1 if kind == "none" else settings.get("n_edges", 1)
     model.set_edges(Edges(torch.full((n_users, n_modalities, n_slots), -1),
                           torch.zeros(n_users, n_modalities, n_slots)), 0)
-    if kind in CONTROL_KINDS:
-        draw = control_edges(kind, interactions, modalities_of(model, data), n_modalities, settings.get("n_edges", 1))
+    if kind in EDGE_CONTROLS:
+        draw = drawn_without_training(kind, model, data, interactions, settings.get("n_edges", 1))
         return Alternation(lambda epoch: put(draw(rng_for(seed, f"edges of epoch {epoch}")), epoch),
                            seed=seed, every=every)
     if kind not in LEARNED:
-        raise ValueError(f"no edges are called {kind!r}; there are {sorted(LEARNED) + list(CONTROL_KINDS)}")
+        raise ValueError(f"no edges are called {kind!r}; there are {sorted(LEARNED) + list(EDGE_CONTROLS)}")
     generator = LEARNED[kind](interactions, modalities_of(model, data), model, settings)
 
     def redraw(epoch: int) -> dict[str, float]:

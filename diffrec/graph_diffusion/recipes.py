@@ -13,7 +13,7 @@ from typing import Any
 
 from .flip_denoiser import FlipRowsConfig, published_flip_config
 from .genrec import VARIANTS
-from .presets import ABLATIONS, CONTROL_KINDS
+from .presets import ABLATIONS, EDGE_CONTROLS
 from ..recommenders.recipes import RecommenderRecipe
 from ..training.config import FitConfig
 
@@ -31,12 +31,12 @@ class GraphRecipe(RecommenderRecipe):
 # %% ../../nbs/50_graph_diffusion/58_recipes.ipynb #94551313
 def controls_of(
     recipe: GraphRecipe,
-) -> tuple[GraphRecipe, ...]:   # one for each of `CONTROL_KINDS`
+) -> tuple[GraphRecipe, ...]:   # one for each of `EDGE_CONTROLS`
     "The same recipe with each control's edges."
     drawn_as = {"most_popular": f"{recipe.model}_hub"}          # the control's name when its kept trials were trained
     return tuple(replace(recipe, model=f"{recipe.model}_{kind}",
                          edges={"kind": kind, "n_edges": recipe.edges["n_edges"]}, control="", claim="",
-                         drawn_as=drawn_as.get(kind, "")) for kind in CONTROL_KINDS)
+                         drawn_as=drawn_as.get(kind, "")) for kind in EDGE_CONTROLS)
 
 # %% ../../nbs/50_graph_diffusion/58_recipes.ipynb #5879f08b
 def ablations_of(

@@ -14,7 +14,7 @@ from ..core.contracts import ScoringModel
 from ..core.seeds import fixed_seed
 from ..data.interactions import Dataset, liked
 from .builders import (
-    GENERATORS, build_diffmm, build_genrec, build_turn, control_edges, features_of, row_batches)
+    GENERATORS, build_diffmm, build_genrec, build_turn, control_edges, features_of, row_batches, walk_edges)
 from .clusters import InterestDebias
 from .controls import (
     edge_statistics, knn_edges, most_popular_edges, no_edges, observed_edges, random_edges)
@@ -52,7 +52,8 @@ def graph_definitions(
 ) -> tuple:                  # functions and classes
     "The code behind a recipe's edges."
     debias = (InterestDebias,) if recipe.edges.get("debias") else ()
-    return (*USED_FOR_GRAPHS, *GENERATORS.get(recipe.edges["kind"], ()), *debias)
+    walk = (walk_edges,) if recipe.edges["kind"] == "walk" else ()
+    return (*USED_FOR_GRAPHS, *GENERATORS.get(recipe.edges["kind"], ()), *debias, *walk)
 
 # %% ../../nbs/50_graph_diffusion/60_training.ipynb #8c79af23
 def graph_turn(

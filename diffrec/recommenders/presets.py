@@ -26,6 +26,7 @@ class RecommenderStudy:
     fewer_seeds: dict[str, Count] = field(default_factory=dict)  # model -> how many of the seeds it gets
     fit: dict[str, Any] = field(default_factory=dict)         # changes to the training loop of every recipe
     shape: dict[str, Any] = field(default_factory=dict)       # changes to the shape of every recipe
+    recipe: dict[str, Any] = field(default_factory=dict)      # changes to other fields of every recipe that has them
     like_at_least: float = 4.                                 # ratings from here on are likes; events: ignored
     with_controls: bool = False                               # also the control of every model
     evaluate_by: Literal["lists", "labels"] = "lists"         # ranked lists, or the scores of labelled pairs

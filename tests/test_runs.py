@@ -16,6 +16,7 @@ from diffrec.data.reviews import import_flickr_aes
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import GRAPH_MAPS
 from diffrec.priors.files import load_prior
+from diffrec.recommenders.presets import WITH_TEXTS
 from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, step_folders
 from diffrec.world.files import load_images
@@ -161,6 +162,15 @@ GRAPH_STEPS = [
     at_defaults("40_evaluate_ranking", "toy/graphs", preset="toy-diffmm", family="graph_diffusion", data="outputs/toy/data",
                 out="outputs/toy/graphs", report="toy_diffmm"),
     at_defaults("61_report_graphs", "toy/reports/toy_diffmm", forms=["diffmm"])]
+
+
+@pytest.mark.xdist_group("run_losses")
+def test_a_report_on_texts_of_items_has_every_model_beside_shuffled_texts(project: Path):
+    report = make_report([find_report("ml-1m-likes")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    compared = set(zip(rows["model"], rows["versus"]))
+    assert {(model, f"{model}_shuffled") for model in WITH_TEXTS} <= compared and ("vbpr", "vbpr_no_features") in compared
+    assert {"all", "item_cold"} <= set(rows["slice"])
 
 
 @pytest.mark.xdist_group("run_losses")
@@ -470,5 +480,5 @@ def test_every_run_notebook_is_run_by_a_test():
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
                                       *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS,
                                       *find_report("tiktok_losses").steps(True),
-                                      *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
+                                      *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_ids', 'check_finite', 'Interactions', 'check_disjoint', 'check_features', 'Dataset', 'warn_of_new_users',
-           'renumber_ids', 'dataset_from_frames', 'as_likes', 'fingerprint', 'is_explicit', 'liked',
+           'renumber_ids', 'dataset_from_frames', 'as_likes', 'fingerprint', 'is_explicit', 'liked', 'likes_as_events',
            'with_constant_feature']
 
 # %% ../../nbs/05_data/10_interactions.ipynb #324f7f14
@@ -354,6 +354,21 @@ def liked(
 ) -> Interactions:
     "The events that express a preference: all of them without values, the likes with values."
     return events if events.values is None else events.select(events.values > .5)
+
+# %% ../../nbs/05_data/10_interactions.ipynb #6a9b2565
+def likes_as_events(
+    dataset: Dataset,       # explicit feedback
+    at_least: float = 4.0,  # least value that is a like
+) -> Dataset:
+    "The likes alone, as events to be ranked; raises `ValueError` for implicit feedback and for a split without likes."
+    labels = as_likes(dataset, at_least) if not set(np.unique(dataset.train.values)) <= {0, 1} else dataset
+    splits = {}
+    for split, events in labels.splits.items():
+        kept = liked(events)
+        if not len(kept):
+            raise ValueError(f"{dataset.name}, split {split!r} has no like")
+        splits[split] = replace(kept, values=None)
+    return replace(dataset, name=f"{dataset.name}-likes", splits=splits)
 
 # %% ../../nbs/05_data/10_interactions.ipynb #5b01d66b
 def with_constant_feature(

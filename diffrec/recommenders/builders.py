@@ -7,7 +7,7 @@ __all__ = ['NETWORKS', 'Network', 'shuffled_features', 'neighbour_graph']
 
 # %% ../../nbs/40_recommenders/52_builders.ipynb #7ebbe964
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +64,10 @@ def _vbpr(shape: dict, data: Dataset) -> ScoringModel:
         raise ValueError(f"{data.name} has no features, which vbpr needs")
     features = [array for _, array in sorted(data.features.items())]
     return VBPR(data.n_users, data.n_items, join_features(features), **shape)
+
+
+def _vbpr_shuffled(shape: dict, data: Dataset) -> ScoringModel:
+    return _vbpr(shape, replace(data, features=shuffled_features(data)))
 
 
 def _vbpr_no_features(shape: dict, data: Dataset) -> ScoringModel:
@@ -161,6 +165,7 @@ NETWORKS: dict[str, Network] = {
     "mf": Network(_factorization, MatrixFactorization),
     "vbpr": Network(_vbpr, VBPR),
     "vbpr_no_features": Network(_vbpr_no_features, VBPR),
+    "vbpr_shuffled": Network(_vbpr_shuffled, VBPR),
     "neumf": Network(_neumf, NeuMF),
     "lightgcn": Network(_lightgcn, LightGCN),
     "lightgcn_m": _multimodal(LightGCNM),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ListMetric', 'Slice', 'CLOSED_FORM', 'RANKING', 'RATING', 'MULTIMODAL', 'RANKING_RIVALS', 'RATING_RIVALS', 'BY_LOSS',
-           'LOSS_MODELS', 'LOSS_RIVALS', 'LABEL_EVALUATION', 'GRAPH_LISTS', 'PRESETS', 'RecommenderStudy']
+           'LOSS_MODELS', 'LOSS_RIVALS', 'LABEL_EVALUATION', 'GRAPH_LISTS', 'WITHOUT_TEXTS', 'WITH_TEXTS',
+           'TEXT_MODELS', 'TEXT_RIVALS', 'PRESETS', 'RecommenderStudy']
 
 # %% ../../nbs/40_recommenders/51_presets.ipynb #0d252c50
 from dataclasses import dataclass, field
@@ -66,6 +67,12 @@ LABEL_EVALUATION = {"evaluate_by": "labels", "slices": ("all", "warm", "cold", "
 GRAPH_LISTS = {"ks": (20,), "metrics": ("recall", "ndcg", "precision"),
                "slices": ("all", "warm", "user_cold", "item_cold")}
 
+WITHOUT_TEXTS = ("popularity", "walk", "ease", "mf_bpr", "vbpr_no_features", "lightgcn_no_graph", "lightgcn")
+WITH_TEXTS = ("walk_m", "ease_m", "vbpr", "lightgcn_m", "lattice")     # each beside MODEL_shuffled
+TEXT_MODELS = (*WITHOUT_TEXTS, *(name for model in WITH_TEXTS for name in (f"{model}_shuffled", model)))
+TEXT_RIVALS = ({"walk_m": "walk", "ease_m": "ease", "vbpr": "vbpr_no_features", "lightgcn_m": "lightgcn", "lattice": "lightgcn"},
+               {"vbpr": "walk", "lightgcn_m": "walk", "lattice": "walk"})
+
 PRESETS: dict[str, RecommenderStudy] = {
     "toy": RecommenderStudy("toy", ("popularity", "mf_bpr"), rivals=RANKING_RIVALS),
     "toy-ranking": RecommenderStudy("toy", RANKING, rivals=RANKING_RIVALS),
@@ -79,4 +86,6 @@ PRESETS: dict[str, RecommenderStudy] = {
     "tiktok-multimodal": RecommenderStudy("tiktok", MULTIMODAL, (0, 1, 2, 3, 4), dataset="tiktok", **GRAPH_LISTS),
     "tiktok-losses": RecommenderStudy("tiktok-losses", LOSS_MODELS, (0, 1, 2, 3, 4), dict.fromkeys(BY_LOSS, 1),
                                       rivals=LOSS_RIVALS, dataset="tiktok", **GRAPH_LISTS),
+    "toy-likes": RecommenderStudy("toy-likes", TEXT_MODELS, rivals=TEXT_RIVALS, **GRAPH_LISTS),
+    "ml-1m-likes": RecommenderStudy("ml-1m-likes", TEXT_MODELS, (0, 1, 2), rivals=TEXT_RIVALS, dataset="ml-1m-likes", **GRAPH_LISTS),
     "ml-1m": RecommenderStudy("ml-1m", RATING, (0, 1, 2, 3), rivals=RATING_RIVALS, dataset="ml-1m", **LABEL_EVALUATION)}

@@ -6,7 +6,7 @@
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
            'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'PURE_SVD', 'LINEAR', 'CLAIMS', 'SMALLER_SVD', 'RECOMMENDER_RECIPES',
            'LOSSES', 'OWN_LOSS', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
-           'multimodal_recipes', 'closed_forms', 'without_graph', 'loss_loop']
+           'multimodal_recipes', 'closed_forms', 'without_graph', 'loss_loop', 'with_texts']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -258,3 +258,15 @@ def _named(given: Mapping[str, RecommenderRecipe]) -> dict[str, RecommenderRecip
 
 RECOMMENDER_RECIPES |= {"tiktok-losses": {**_named(TIKTOK), **LOSSES},
                         "toy-losses": _toys({**_named(WORLD), **LOSSES})}
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #090cb5bd
+def with_texts(
+    given: Mapping[str, RecommenderRecipe],   # recipes with "vbpr"
+) -> dict[str, RecommenderRecipe]:
+    "The same recipes, the control of VBPR being VBPR with the features of other items, as for every other model with features."
+    shuffled = replace(given["vbpr"], model="vbpr_shuffled", network="vbpr_shuffled", control="", claim="")
+    return {**given, "vbpr_shuffled": shuffled,
+            "vbpr": replace(given["vbpr"], control="vbpr_shuffled", claim="which features an item has")}
+
+
+RECOMMENDER_RECIPES |= {"ml-1m-likes": with_texts(GENERIC), "toy-likes": _toys(with_texts(GENERIC))}

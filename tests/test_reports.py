@@ -171,7 +171,7 @@ def test_ranking_of_ten_billion_pairs_stays_small():
 
 
 REPORTED = ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks",
-            "world_prior", "world_pictures", "simulation", "world_explanations", "world_stars"]
+            "world_prior", "world_pictures", "simulation", "world_explanations", "world_stars", "tiktok_losses", "when_graphs_help", "ml-1m-likes"]
 
 
 @pytest.mark.parametrize("name", REPORTED)

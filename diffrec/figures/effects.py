@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INTERACTION', 'plot_importance', 'plot_interaction']
 
-# %% ../../nbs/30_figures/35_effects.ipynb #d4d6ecdb
+# %% ../../nbs/30_figures/35_effects.ipynb #26097d73
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from .curves import new_axes
 
-# %% ../../nbs/30_figures/35_effects.ipynb #ed87a057
+# %% ../../nbs/30_figures/35_effects.ipynb #60edca69
 INTERACTION = "interaction"      # the model of the row for what no axis explains alone
 
 
@@ -40,13 +40,18 @@ def plot_importance(
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     return ax
 
-# %% ../../nbs/30_figures/35_effects.ipynb #2f645ff1
+# %% ../../nbs/30_figures/35_effects.ipynb #5ca0301e
 _LINES = ("#2b7fd4", "#c2360c", "#2f9e5e", "#8b2a93", "#b8860b", "#17808a", "#6b6b6b", "#e0569b")
 _MARKS = "osD^vPX*"
 
 
+def _labels(column: pd.Series) -> list:
+    "The labels of an axis: categories in their order, or as they occur."
+    return list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else list(dict.fromkeys(column))
+
+
 def plot_interaction(
-    means: pd.DataFrame,     # columns: the names of the axes, value, ci_low, ci_high; one row a pair of labels
+    means: pd.DataFrame,     # columns: the names of the axes (categories, or texts as they come), value, ci_low, ci_high
     across: str,             # axis on the x axis
     lines: str = "",         # axis with a line for each label; "": one line
     title: str = "",         # of the values
@@ -56,11 +61,11 @@ def plot_interaction(
     if lacking := {across, *([lines] if lines else []), "value"} - set(means):
         raise ValueError(f"means lack the columns {sorted(lacking)}; they have {list(means)}")
     ax = ax or new_axes(3.2)
-    labels, groups = list(dict.fromkeys(means[across])), list(dict.fromkeys(means[lines])) if lines else [""]
+    labels, groups = _labels(means[across]), _labels(means[lines]) if lines else [""]
     if len(groups) > len(_LINES):
         raise ValueError(f"{len(groups)} lines cannot be told apart, at most {len(_LINES)}: put {lines!r} on the x axis")
     for number, group in enumerate(groups):
-        own = (means[means[lines] == group] if lines else means).set_index(across).reindex(labels)
+        own = (means[means[lines] == group] if lines else means).astype({across: object}).set_index(across).reindex(labels)
         x = np.arange(len(labels)) + .05 * (number - (len(groups) - 1) / 2)
         ends = np.stack([own["value"] - own["ci_low"], own["ci_high"] - own["value"]]).astype(float)
         ax.errorbar(x, own["value"], np.maximum(np.nan_to_num(ends), 0), color=_LINES[number], marker=_MARKS[number], markersize=5,

@@ -6,7 +6,7 @@
 __all__ = ['cell_name', 'cell_states', 'ablation_rows', 'variance_shares', 'importance', 'axis_means', 'ablation_table',
            'ablation_figures', 'write_ablation']
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #e35a94ac
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #28a5c8b7
 import itertools
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..figures.style import save_figure
 from .ablations import Ablated
 from .tables import results_table
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #1e7d61ad
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #fbcbe29e
 def cell_name(
     cell: dict[str, str],     # axis -> label
 ) -> str:                     # e.g. "steps 10, solver heun"
@@ -59,7 +59,7 @@ def _complete_values(found: Ablated) -> pd.DataFrame:
         values = values.assign(user=values["seed"], seed=pd.NA)
     return values
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #25ba0081
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #b2870dbb
 def ablation_rows(
     found: Ablated,
     run: str,                # name of the report
@@ -80,7 +80,7 @@ def ablation_rows(
     shares = [row | common for row in importance(found)]
     return result_rows(pd.concat([rows, result_rows(shares)], ignore_index=True) if shares else rows)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #d6daf989
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #1066330a
 def _by_user(found: Ablated) -> pd.DataFrame:
     "[users, complete cells] the study's metric, mean over seeds; columns are labels of all axes."
     values = _complete_values(found)
@@ -88,7 +88,7 @@ def _by_user(found: Ablated) -> pd.DataFrame:
     own = own[(own["slice"] == own["slice"].iloc[0]) & (own["k"] == own["k"].iloc[0])] if len(own) else own
     return own.pivot_table(index="user", columns=_axes(found), values="value", aggfunc="mean", sort=False)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #4089f9b5
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #e16389e6
 def variance_shares(
     means: np.ndarray,     # [..., n1, n2, ...] of all cells
     n_axes: int,
@@ -123,11 +123,11 @@ def importance(
     return [dict(metric=f"importance({study.settings.metric})", model=name, value=value, ci_low=low, ci_high=high, n=len(matrix))
             for name, value, low, high in zip([*_axes(found), INTERACTION], shares, *ends)]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #b9e7b31b
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #e80450e7
 def axis_means(
     found: Ablated,
     *names: str,         # axes; means are over all others
-) -> pd.DataFrame:       # columns: the axes, value, ci_low, ci_high, n; labels in order
+) -> pd.DataFrame:       # columns: the axes, value, ci_low, ci_high, n; labels are categories in order
     "Means over users and the cells that share labels, with intervals; only where all these cells are complete."
     if wrong := sorted(set(names) - set(_axes(found))):
         raise ValueError(f"axes are {_axes(found)}, got {wrong}")
@@ -141,9 +141,10 @@ def axis_means(
             estimate = mean_estimate(by_user[keys].mean(axis=1).to_numpy(), rng_for(0, "axis means"), found.study.settings.n_resamples)
             rows.append({**dict(zip(names, chosen)), "value": estimate.value, "ci_low": estimate.ci_low, "ci_high": estimate.ci_high,
                          "n": len(by_user)})
-    return pd.DataFrame(rows, columns=[*names, "value", "ci_low", "ci_high", "n"])
+    table = pd.DataFrame(rows, columns=[*names, "value", "ci_low", "ci_high", "n"])
+    return table.astype({name: pd.CategoricalDtype(labels[name]) for name in names})
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #76d51b9d
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #0414ce0c
 def ablation_table(
     found: Ablated,
     rows: pd.DataFrame,      # of `ablation_rows`
@@ -166,7 +167,7 @@ def ablation_table(
     last = [name for name in ("state", "error") if name in table]
     return table[[*(name for name in table if name not in last), *last]]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #d354baa8
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #03471eac
 def ablation_figures(
     found: Ablated,
     rows: pd.DataFrame,        # of `ablation_rows`

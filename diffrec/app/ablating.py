@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['add_ablate', 'ablate_choices', 'run_ablate']
 
-# %% ../../nbs/90_app/87_ablating.ipynb #17830a65
+# %% ../../nbs/90_app/87_ablating.ipynb #96f73017
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from .ablation_names import ABLATION_NAMES
 from ..core.settings import unknown_name
 from ..studies.presets import read_changes
 
-# %% ../../nbs/90_app/87_ablating.ipynb #a0d44c42
+# %% ../../nbs/90_app/87_ablating.ipynb #30e196a9
 def add_ablate(
     commands: Any,                     # subparsers
     workers: Callable[[str], int],     # reads the value of --workers and --n-images
@@ -36,7 +37,7 @@ def add_ablate(
     add("--out", default="", help="where everything goes (default: outputs/ablations/STUDY/PRESET)")
     add("--workers", type=workers, default=1, help="processes")
 
-# %% ../../nbs/90_app/87_ablating.ipynb #6193c058
+# %% ../../nbs/90_app/87_ablating.ipynb #7ab71cc1
 def ablate_choices(
     options: argparse.Namespace,
 ) -> tuple[dict[str, Any], dict[str, Any]]:    # changes of the base, and labels of axes
@@ -63,6 +64,9 @@ def run_ablate(
 ) -> str:
     "Run or continue a study; returns its table."
     changes, only = ablate_choices(options)
-    from diffrec.app.ablations import ablate, find_ablation
-    find_ablation(options.study, options.preset, changes, only)
+    for library in ("DIFFUSERS", "TRANSFORMERS"):                  # read by worker processes too
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    from diffrec.app.ablations import ablate
+    from diffrec.figures.style import use_style
+    use_style()
     return ablate(options.study, options.preset, changes, only, options.out or None, options.workers).text()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ABLATION_STUDIES', 'find_ablation', 'AblationOutcome', 'ablate']
 
-# %% ../../nbs/90_app/46_ablations.ipynb #9a08f628
+# %% ../../nbs/90_app/46_ablations.ipynb #cc3437be
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from .prior_ablations import PriorAblation
 from .trained_ablations import GraphAblation, LanguageAblation, LoraAblation
 from ..core.paths import Paths
 from ..core.settings import unknown_name
+from ..evaluation.rows import metric_name
 from ..graph_diffusion.training import GRAPH_DIFFUSION
 from ..language.training import LANGUAGE
 from ..personal_images.family import PERSONAL
@@ -29,23 +30,29 @@ from ..studies.ablations import Ablated, Ablation, Axis, axis, changed_ablation,
 
 from ..studies.tables import markdown_table
 
-# %% ../../nbs/90_app/46_ablations.ipynb #e9dbf102
+# %% ../../nbs/90_app/46_ablations.ipynb #c886adb7
 _GALLERY = dict(world="gallery", world_seed=1, recipes="world", n_users=10, few=16, least_known=16, n_support=32, n_real=200,
                 n_bank=6000)
-_HERE = "diffrec.app"
 
-# %% ../../nbs/90_app/46_ablations.ipynb #cdb89a8e
+
+def _functions(module: str, measure: str, open_parts: str) -> dict[str, str]:
+    "The two functions of a study, by their place."
+    return {"measure": f"diffrec.app.{module}:{measure}", "open_parts": f"diffrec.app.{module}:{open_parts}"}
+
+# %% ../../nbs/90_app/46_ablations.ipynb #3d3e334c
 def _of_pictures(about: str, toy: tuple[Axis, ...], full: tuple[Axis, ...]) -> dict[str, Ablation]:
     "A study that draws pictures for users, by preset."
-    functions = dict(measure=f"{_HERE}.picture_ablations:measure_pictures", open_parts=f"{_HERE}.picture_ablations:open_pictures")
+    functions = _functions("picture_ablations", "measure_pictures", "open_pictures")
     small = PictureAblation(n_draws=1, picture_steps=2, n_resamples=200)
     gallery = PictureAblation(**_GALLERY, n_draws=4, picture_steps=20)
-    return {"toy": Ablation(about, settings=small, axes=toy, **functions), "world": Ablation(about, settings=gallery, axes=full, **functions)}
+    shown = "utility", "coverage", "kept", "said"
+    return {"toy": Ablation(about, settings=small, axes=toy, shown=shown, **functions),
+            "world": Ablation(about, settings=gallery, axes=full, shown=shown, **functions)}
 
 
 def _of_prompts(about: str) -> dict[str, Ablation]:
     "Pictures of prompts alone, by preset."
-    functions = dict(measure=f"{_HERE}.picture_ablations:measure_prompt", open_parts=f"{_HERE}.picture_ablations:open_prompts")
+    functions = _functions("picture_ablations", "measure_prompt", "open_prompts")
     levels = (axis("prompt level", "prompt_level", 0, 1, 2),)
     return {name: Ablation(about, settings=settings, axes=levels, **functions) for name, settings in
             (("toy", PromptAblation(picture_steps=2, n_resamples=200)), ("world", PromptAblation(n_images=100, picture_steps=20)))}
@@ -53,14 +60,16 @@ def _of_prompts(about: str) -> dict[str, Ablation]:
 
 def _of_draws(about: str) -> dict[str, Ablation]:
     "A study that draws embeddings for users, by preset."
-    functions = dict(measure=f"{_HERE}.prior_ablations:measure_draws", open_parts=f"{_HERE}.prior_ablations:open_prior")
+    functions = _functions("prior_ablations", "measure_draws", "open_prior")
     solvers = axis("solver", "solver", "ancestral", "ddim", "dpm++2m", "heun")
     toy = (axis("step count", "n_steps", 2, 10), axis("solver", "solver", "ddim", "dpm++2m"))
     gallery = PriorAblation(**{**_GALLERY, "n_users": 80}, n_draws=40)
-    return {"toy": Ablation(about, settings=PriorAblation(n_resamples=200), axes=toy, **functions),
-            "world": Ablation(about, settings=gallery, axes=(axis("step count", "n_steps", 2, 5, 10, 20, 50), solvers), **functions)}
+    full = axis("step count", "n_steps", 2, 5, 10, 20, 50), solvers
+    shown = "utility", "coverage", "network_calls"
+    return {"toy": Ablation(about, settings=PriorAblation(n_resamples=200), axes=toy, shown=shown, **functions),
+            "world": Ablation(about, settings=gallery, axes=full, shown=shown, **functions)}
 
-# %% ../../nbs/90_app/46_ablations.ipynb #51d79136
+# %% ../../nbs/90_app/46_ablations.ipynb #5c2b7ac8
 def _edges(recipe: Any) -> Axis:
     "Generated edges beside four controls."
     n_edges = recipe.edges["n_edges"]
@@ -70,7 +79,7 @@ def _edges(recipe: Any) -> Axis:
 
 def _of_graphs(about: str) -> dict[str, Ablation]:
     "Edges and modalities, by data set."
-    studies, functions = {}, dict(measure=f"{_HERE}.trained_ablations:measure_graphs", open_parts=f"{_HERE}.trained_ablations:open_graphs")
+    studies, functions = {}, _functions("trained_ablations", "measure_graphs", "open_graphs")
     for preset, names, seeds in (("toy", ("image", "text"), (0,)), ("tiktok", ("image", "audio", "text"), (0, 1, 2))):
         recipe = GRAPH_DIFFUSION.recipe(f"{preset}-diffmm", "diffmm")
         recipe = replace(recipe, shape={**recipe.shape, "modalities": None})
@@ -82,40 +91,43 @@ def _of_graphs(about: str) -> dict[str, Ablation]:
         studies[preset] = Ablation(about, settings=settings, axes=(edges, modalities), **functions)
     return studies
 
-# %% ../../nbs/90_app/46_ablations.ipynb #495728be
+# %% ../../nbs/90_app/46_ablations.ipynb #647e2700
 _TARGETS = {"queries and values": ("to_q", "to_v"), "attention of pictures": PICTURE_STREAM,
             "all attention": (*PICTURE_STREAM, *TEXT_STREAM)}
 
 
 def _of_loras(about: str) -> dict[str, Ablation]:
     "Rank and targets of a LoRA, by preset."
-    functions = dict(measure=f"{_HERE}.trained_ablations:measure_personal", open_parts=f"{_HERE}.trained_ablations:open_personal_study")
-    few = PersonalEvaluation(n_users=3, ratings=(4,), n_ratings=4, least_ratings=8, n_draws=1, user_guidances=(2.,), n_steps=2, n_real=50)
+    functions = _functions("trained_ablations", "measure_personal", "open_personal_study")
+    few = PersonalEvaluation(n_users=3, ratings=(4,), n_ratings=4, least_ratings=8, n_draws=1, user_guidances=(2.,),
+                             n_steps=2, n_real=50)
     toy, world = (PERSONAL.recipe(preset, "user_lora") for preset in ("toy", "world"))
     toy, world = (replace(one, shape={**one.shape, "targets": _TARGETS["all attention"]}) for one in (toy, world))
     small = {name: _TARGETS[name] for name in ("queries and values", "all attention")}
-    return {"toy": Ablation(about, settings=LoraAblation(recipe=toy, evaluation=few, n_resamples=200), **functions,
-                            axes=(axis("rank", "recipe.shape.rank", 1, 2), Axis("targets", "recipe.shape.targets", small))),
-            "world": Ablation(about, settings=LoraAblation(recipe=world, world="gallery", world_seed=1), **functions,
-                              axes=(axis("rank", "recipe.shape.rank", 2, 8, 32), Axis("targets", "recipe.shape.targets", _TARGETS)))}
+    axes = {"toy": (axis("rank", "recipe.shape.rank", 1, 2), Axis("targets", "recipe.shape.targets", small)),
+            "world": (axis("rank", "recipe.shape.rank", 2, 8, 32), Axis("targets", "recipe.shape.targets", _TARGETS))}
+    settings = {"toy": LoraAblation(recipe=toy, evaluation=few, n_resamples=200),
+                "world": LoraAblation(recipe=world, world="gallery", world_seed=1)}
+    return {name: Ablation(about, settings=settings[name], axes=axes[name], **functions) for name in settings}
 
 
 def _of_cora(about: str) -> dict[str, Ablation]:
     "Rank and generator of CoRA, by data set."
-    functions = dict(measure=f"{_HERE}.trained_ablations:measure_language", open_parts=f"{_HERE}.trained_ablations:open_language_study")
+    functions = _functions("trained_ablations", "measure_language", "open_language_study")
     studies = {}
     for preset, settings, dataset, ranks, generators in (
             ("toy", "toy", "toy", (2, 8), ("mlp", "user")), ("world", "world", "demo", (2, 8, 32), ("mlp", "user", "qformer")),
             ("ml-1m", "ml-1m-tiny", "ml-1m", (2, 8, 32), ("mlp", "user", "qformer"))):
         recipe = LANGUAGE.recipe(settings, "cora_mf")
         recipe = replace(recipe, shape={**recipe.shape, "generator": "mlp"})
-        studies[preset] = Ablation(about, settings=LanguageAblation(recipe=recipe, dataset=dataset), **functions,
-                                   axes=(axis("rank", "recipe.shape.r", *ranks), axis("generator", "recipe.shape.generator", *generators)))
+        axes = axis("rank", "recipe.shape.r", *ranks), axis("generator", "recipe.shape.generator", *generators)
+        studies[preset] = Ablation(about, settings=LanguageAblation(recipe=recipe, dataset=dataset), axes=axes, **functions)
     return studies
 
-# %% ../../nbs/90_app/46_ablations.ipynb #740548a1
+# %% ../../nbs/90_app/46_ablations.ipynb #9b6405d7
 _PROMPTS = axis("prompt level", "prompt_level", 0, 1, 2)
-_FULL_CFGS = (axis("prior guidance", "prior_guidance", 1., 4., 8., 16., 32.), axis("picture guidance", "picture_guidance", 1., 2., 4., 7., 10.))
+_FULL_CFGS = (axis("prior guidance", "prior_guidance", 1., 4., 8., 16., 32.),
+              axis("picture guidance", "picture_guidance", 1., 2., 4., 7., 10.))
 _TOY_CFGS = (axis("prior guidance", "prior_guidance", 1., 8.), axis("picture guidance", "picture_guidance", 1., 4.))
 ABLATION_STUDIES: dict[str, dict[str, Ablation]] = {     # name -> preset -> study
     "cross-cfgs": _of_pictures(ABLATION_NAMES["cross-cfgs"], _TOY_CFGS, _FULL_CFGS),
@@ -141,7 +153,7 @@ def find_ablation(
         raise unknown_name("preset", preset, ABLATION_STUDIES[name], f" of the study {name!r}")
     return changed_ablation(ABLATION_STUDIES[name][preset], changes, only)
 
-# %% ../../nbs/90_app/46_ablations.ipynb #b2383056
+# %% ../../nbs/90_app/46_ablations.ipynb #9ae563bf
 @dataclass(frozen=True, eq=False)
 class AblationOutcome:
     "A study that was run."
@@ -152,10 +164,11 @@ class AblationOutcome:
     def text(self) -> str:
         "Cells, importance and places as text."
         table = ablation_table(self.found, self.rows, 3)
-        lines = [f"{self.found.study.about}. One line a cell; intervals are over users and seeds.", "", markdown_table(table, index=False)]
+        lines = [f"{self.found.study.about}. One line a cell; intervals are over users and seeds.", "",
+                 markdown_table(table, index=False)]
         shares = self.rows[self.rows["metric"].str.startswith("importance(")]
         if len(shares):
-            lines += ["", f"Share of the variance of {self.found.study.settings.metric} between cells: " + ", ".join(
+            lines += ["", f"Share of the variance of {metric_name(self.found.study.settings.metric)} between cells: " + ", ".join(
                 f"{row.model} {row.value:.0%} [{row.ci_low:.0%}, {row.ci_high:.0%}]" for row in shares.itertuples())]
         failed = self.found.trials[self.found.trials["state"] == "failed"]
         if len(failed):

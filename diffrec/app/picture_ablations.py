@@ -7,7 +7,7 @@ __all__ = ['PROMPT_LEVELS', 'Generator', 'Prompt', 'prompt_of', 'words_followed'
            'open_pictures', 'generator_draws', 'drawn_pictures', 'measure_pictures', 'PromptAblation', 'PromptParts',
            'open_prompts', 'prompt_pictures', 'measure_prompt']
 
-# %% ../../nbs/90_app/42_picture_ablations.ipynb #e8d637ab
+# %% ../../nbs/90_app/42_picture_ablations.ipynb #15567973
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,7 +30,7 @@ from ..priors.evaluation_by_truth import evaluate_pictures
 from ..priors.pictures import Drawer
 from ..studies.ablations import AblationSettings
 
-# %% ../../nbs/90_app/42_picture_ablations.ipynb #2352a83d
+# %% ../../nbs/90_app/42_picture_ablations.ipynb #f640d876
 class Prompt(NamedTuple):
     "What is said to a picture model."
     prompt: str
@@ -40,8 +40,8 @@ class Prompt(NamedTuple):
 PROMPT_LEVELS: dict[str, tuple[Prompt, ...]] = {
     "world": (Prompt("", ""), Prompt("an item", ""), Prompt("a red circle on a white background", "a blue star, stripes")),
     "photos": (Prompt("", ""), Prompt("high quality photo", "bad quality photo, letters"),
-               Prompt("a sharp, well lit photograph with balanced colours, fine detail and a clear subject, taken by a professional",
-                      "blurred, noisy, overexposed, cropped subject, watermark, frame, text, distorted hands and faces"))}
+               Prompt("a sharp, well lit photograph with balanced colours, fine detail and a clear subject, by a professional",
+                      "blurred, noisy, overexposed, cropped, watermark, frame, text, distorted hands and faces"))}
 
 
 def prompt_of(
@@ -55,20 +55,20 @@ def prompt_of(
         raise ValueError(f"the prompts {prompts!r} have the levels 0 to {len(PROMPT_LEVELS[prompts]) - 1}, got {level}")
     return PROMPT_LEVELS[prompts][level]
 
-# %% ../../nbs/90_app/42_picture_ablations.ipynb #efc4a781
+# %% ../../nbs/90_app/42_picture_ablations.ipynb #1f132587
 def words_followed(
     models: Zoo,
     pixels: np.ndarray,     # [N, S, S, 3] uint8
     prompts: str,           # a key of `PROMPT_LEVELS`
-) -> dict[str, np.ndarray]:     # "said" if there is a classifier, and "clip": [N] each
-    "How well pictures follow the longest prompt of the kind, whatever they were drawn for: share of attributes, CLIP score."
+) -> dict[str, np.ndarray]:     # "clip", the CLIP score, and "said", the share of attributes, if there is a classifier
+    "How well pictures follow the longest prompt of the kind, whatever they were drawn for."
     words = PROMPT_LEVELS[prompts][-1].prompt
     found = {"clip": ClipScorer(models.encoder)(list(pixels), [words] * len(pixels))}
     if models.parts.classifier is not None:
         found["said"] = AttributeScorer(models.classifier)(list(pixels), [words] * len(pixels))
     return found
 
-# %% ../../nbs/90_app/42_picture_ablations.ipynb #1ed3aaf2
+# %% ../../nbs/90_app/42_picture_ablations.ipynb #7bd0b6bf
 Generator = Literal["prior", "likes", "no_user", "prompt"]
 
 
@@ -108,13 +108,15 @@ def open_pictures(
     "Open the prior, and the picture model of its zoo."
     parts = open_prior(settings, folder)
     pipeline, encoder = parts.models.pipeline(settings.pipeline), parts.models.encoder
-    made_by = {"prior": file_sha256(parts.prior_file), "encoder": encoder.weights_sha256, "picture model": pipeline_sha256(pipeline)}
+    made_by = {"prior": file_sha256(parts.prior_file), "encoder": encoder.weights_sha256,
+               "picture model": pipeline_sha256(pipeline)}
     adapter = parts.models.parts.pipelines[settings.pipeline].adapter
     if adapter is None:
         raise ValueError(f"the pipeline {settings.pipeline!r} has no adapter that takes embeddings of pictures")
-    return PictureParts(parts, Drawer(pipeline, adapter.prepared, encoder, parts.comparison, folder / "pictures", made_by))
+    drawer = Drawer(pipeline, adapter.prepared, encoder, parts.comparison, folder / "pictures", made_by)
+    return PictureParts(parts, drawer)
 
-# %% ../../nbs/90_app/42_picture_ablations.ipynb #55b15eee
+# %% ../../nbs/90_app/42_picture_ablations.ipynb #62a1ea1c
 def generator_draws(
     parts: PriorParts,
     settings: PictureAblation,
@@ -135,9 +137,9 @@ def drawn_pictures(
     "The pictures of one cell and seed, drawn unless they are there."
     users = parts.prior.comparison.all_users
     wanted = generator_draws(parts.prior, settings)(users, settings.n_draws, seed)
-    sampling = {"guidance": settings.prior_guidance, "n_steps": settings.n_steps, "solver": settings.solver, "grid": settings.grid,
-                "clip": settings.clip, "n_support": settings.n_support}
-    return parts.drawer.store(settings.generator, drawing_of(settings), wanted, users, seed, source=settings.generator, sampler=sampling)
+    names = ("prior_guidance", "n_steps", "solver", "grid", "clip", "n_support")
+    return parts.drawer.store(settings.generator, drawing_of(settings), wanted, users, seed, source=settings.generator,
+                              sampler={name: getattr(settings, name) for name in names})
 
 
 def measure_pictures(
@@ -146,17 +148,18 @@ def measure_pictures(
     seed: int,                 # of the draws and of the pictures' noise
     report: Any,               # not called: there are no epochs
 ) -> pd.DataFrame:             # columns user, metric, value
-    "Utility, coverage and kinds of the pictures, what they keep of what was asked for, and whether they follow the words."
+    "By the truth, by what is kept of what was asked for, and by whether the words are followed."
     comparison, n = parts.prior.comparison, settings.n_draws
     users, store = comparison.all_users, drawn_pictures(parts, settings, seed)
     rows = rows_of(store, users, n)
-    asked, seen = (np.stack(rows[name].to_list()).reshape(len(users), n, -1).astype(np.float64) for name in ("embedding", "seen"))
+    asked, seen = (np.stack(rows[name].to_list()).reshape(len(users), n, -1).astype(np.float64)
+                   for name in ("embedding", "seen"))
     values = [evaluate_pictures(parts.prior.evaluate, users, asked, seen, comparison.embeddings.mean(0).numpy())]
     for metric, found in words_followed(parts.prior.models, store.pixels(rows), settings.prompts).items():
         values.append(pd.DataFrame({"user": users, "metric": metric, "value": found.reshape(len(users), n).mean(1)}))
     return pd.concat(values, ignore_index=True)
 
-# %% ../../nbs/90_app/42_picture_ablations.ipynb #0bbb50dc
+# %% ../../nbs/90_app/42_picture_ablations.ipynb #52bdfa67
 @dataclass(frozen=True)
 class PromptAblation(AblationSettings):
     "Pictures of a prompt alone."

@@ -6,7 +6,7 @@
 __all__ = ['SHOWN', 'trained_once', 'TrainingParts', 'GraphAblation', 'open_graphs', 'measure_graphs', 'LoraAblation',
            'open_personal_study', 'measure_personal', 'LanguageAblation', 'open_language_study', 'measure_language']
 
-# %% ../../nbs/90_app/44_trained_ablations.ipynb #18b5ac91
+# %% ../../nbs/90_app/44_trained_ablations.ipynb #2d2cdffe
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ from ..training.config import load_learned_state
 from ..world.files import load_world
 from ..world.world import draw_world, world_config
 
-# %% ../../nbs/90_app/44_trained_ablations.ipynb #8f0c1322
+# %% ../../nbs/90_app/44_trained_ablations.ipynb #3924ab47
 def trained_once(
     family: Family,
     recipe: Recipe,
@@ -57,7 +57,7 @@ class TrainingParts(NamedTuple):
     data: Any         # as the family opens it
     folder: Path      # of the study
 
-# %% ../../nbs/90_app/44_trained_ablations.ipynb #47542d6a
+# %% ../../nbs/90_app/44_trained_ablations.ipynb #c3bbc64a
 @dataclass(frozen=True)
 class GraphAblation(AblationSettings):
     "A recommender on generated graphs."
@@ -87,7 +87,7 @@ def measure_graphs(
     load_learned_state(model, state)
     return evaluate_ranking(model.scorer(), data, "test", (settings.k,), "train", ("recall", "ndcg"))
 
-# %% ../../nbs/90_app/44_trained_ablations.ipynb #885dae8c
+# %% ../../nbs/90_app/44_trained_ablations.ipynb #734eb15c
 SHOWN = ("utility", "coverage", "liked_attributes", "swap_gain")     # metrics of pictures that every user has
 
 
@@ -104,7 +104,8 @@ class LoraAblation(AblationSettings):
 def open_personal_study(settings: LoraAblation, folder: Path) -> TrainingParts:
     "Draw the world, and encode its pictures and texts."
     place = prepared_world(folder, settings.world, settings.world_seed)
-    data = prepare_personal(folder / "prepared", open_rated_pictures(place), load_world(place), SplitSettings(), settings.recipe)
+    data = prepare_personal(folder / "prepared", open_rated_pictures(place), load_world(place), SplitSettings(),
+                            settings.recipe)
     return TrainingParts(data, folder)
 
 
@@ -121,7 +122,7 @@ def measure_personal(
     shown = shown[shown["guidance_scale"] == settings.evaluation.user_guidances[0]]
     return shown.groupby(["user", "metric"], observed=True, as_index=False)["value"].mean()
 
-# %% ../../nbs/90_app/44_trained_ablations.ipynb #870a1574
+# %% ../../nbs/90_app/44_trained_ablations.ipynb #201df00f
 @dataclass(frozen=True)
 class LanguageAblation(AblationSettings):
     "A language model whose adapter reads vectors of users and items."

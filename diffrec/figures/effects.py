@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['INTERACTION', 'plot_importance', 'plot_interaction']
 
-# %% ../../nbs/30_figures/35_effects.ipynb #26097d73
+# %% ../../nbs/30_figures/35_effects.ipynb #8168279c
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ..evaluation.rows import metric_name
 from .curves import new_axes
 
-# %% ../../nbs/30_figures/35_effects.ipynb #60edca69
+# %% ../../nbs/30_figures/35_effects.ipynb #6cde15df
 INTERACTION = "interaction"      # the model of the row for what no axis explains alone
 
 
@@ -29,18 +30,19 @@ def plot_importance(
     last = found["model"] == INTERACTION
     found = pd.concat([found[~last].sort_values("value", ascending=False, kind="stable"), found[last]])
     ax, places = ax or new_axes(.8 + .38 * len(found)), np.arange(len(found))
-    ax.barh(places, found["value"], .62, color=["#9a9a9a" if name == INTERACTION else "#2b7fd4" for name in found["model"]])
+    colors = ["#9a9a9a" if name == INTERACTION else "#2b7fd4" for name in found["model"]]
+    ax.barh(places, found["value"], .62, color=colors)
     ends = np.stack([found["value"] - found["ci_low"], found["ci_high"] - found["value"]]).astype(float)
     ax.errorbar(found["value"], places, xerr=np.maximum(ends, 0), fmt="none", color="#222222", linewidth=1.2, capsize=3)
     for place, row in zip(places, found.itertuples()):
         ax.text(1.02, place, f"{row.value:.0%}", va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
     ax.set(yticks=places, yticklabels=found["model"], xlim=(0, 1), ylim=(len(found) - .4, -.6),
-           xlabel=f"share of the variance of {metric.replace('_', ' ')} between cells")
+           xlabel=f"share of the variance of {metric_name(metric)} between cells")
     ax.grid(axis="y", visible=False)
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     return ax
 
-# %% ../../nbs/30_figures/35_effects.ipynb #5ca0301e
+# %% ../../nbs/30_figures/35_effects.ipynb #7c9aac38
 _LINES = ("#2b7fd4", "#c2360c", "#2f9e5e", "#8b2a93", "#b8860b", "#17808a", "#6b6b6b", "#e0569b")
 _MARKS = "osD^vPX*"
 
@@ -65,11 +67,12 @@ def plot_interaction(
     if len(groups) > len(_LINES):
         raise ValueError(f"{len(groups)} lines cannot be told apart, at most {len(_LINES)}: put {lines!r} on the x axis")
     for number, group in enumerate(groups):
-        own = (means[means[lines] == group] if lines else means).astype({across: object}).set_index(across).reindex(labels)
+        own = means[means[lines] == group] if lines else means
+        own = own.astype({across: object}).set_index(across).reindex(labels)
         x = np.arange(len(labels)) + .05 * (number - (len(groups) - 1) / 2)
         ends = np.stack([own["value"] - own["ci_low"], own["ci_high"] - own["value"]]).astype(float)
-        ax.errorbar(x, own["value"], np.maximum(np.nan_to_num(ends), 0), color=_LINES[number], marker=_MARKS[number], markersize=5,
-                    capsize=2.5, linewidth=1.6, elinewidth=1, label=str(group))
+        ax.errorbar(x, own["value"], np.maximum(np.nan_to_num(ends), 0), color=_LINES[number], marker=_MARKS[number],
+                    markersize=5, capsize=2.5, linewidth=1.6, elinewidth=1, label=str(group))
     ax.set(xticks=range(len(labels)), xticklabels=labels, xlabel=across, title=title, xlim=(-.4, len(labels) - .6))
     if lines:
         ax.legend(title=lines, loc="center left", bbox_to_anchor=(1, .5))

@@ -6,7 +6,7 @@
 __all__ = ['cell_name', 'cell_states', 'ablation_rows', 'variance_shares', 'importance', 'axis_means', 'ablation_table',
            'ablation_figures', 'write_ablation']
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #28a5c8b7
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #ba6aa845
 import itertools
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..figures.style import save_figure
 from .ablations import Ablated
 from .tables import results_table
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #fbcbe29e
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #6755d215
 def cell_name(
     cell: dict[str, str],     # axis -> label
 ) -> str:                     # e.g. "steps 10, solver heun"
@@ -45,9 +45,11 @@ def cell_states(
     for cell in found.study.cells:
         own = found.trials[(found.trials[list(cell)] == list(cell.values())).all(axis=1)]
         counts = own["state"].value_counts()
-        ended = [f"{counts[state]} of {len(own)} {state}" if len(own) > 1 else state for state in ("failed", "pruned") if counts.get(state)]
+        ended = [f"{counts[state]} of {len(own)} {state}" if len(own) > 1 else state
+                 for state in ("failed", "pruned") if counts.get(state)]
         errors = [error for error in own["error"].unique() if error]
-        rows.append({**cell, "model": cell_name(cell), "state": ", ".join(ended) or "complete", "error": "; ".join(errors)})
+        rows.append({**cell, "model": cell_name(cell), "state": ", ".join(ended) or "complete",
+                     "error": "; ".join(errors)})
     return pd.DataFrame(rows)
 
 
@@ -59,7 +61,7 @@ def _complete_values(found: Ablated) -> pd.DataFrame:
         values = values.assign(user=values["seed"], seed=pd.NA)
     return values
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #b2870dbb
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #cebf0dfe
 def ablation_rows(
     found: Ablated,
     run: str,                # name of the report
@@ -72,7 +74,8 @@ def ablation_rows(
         return result_rows([])
     models = list(dict.fromkeys(values["model"]))
     controls = {name: base for name in models if name != base} if base in models else {}
-    rows = summarise_ranking(values, run, dataset, split, controls, rng_for(0, "ablation"), found.study.settings.n_resamples)
+    rows = summarise_ranking(values, run, dataset, split, controls, rng_for(0, "ablation"),
+                             found.study.settings.n_resamples)
     rows = rows.assign(k=rows["k"].mask(rows["k"] == 0))
     order = {name: place for place, name in enumerate(models)}
     rows = rows.sort_values("model", key=lambda names: names.map(order), kind="stable", ignore_index=True)
@@ -80,7 +83,7 @@ def ablation_rows(
     shares = [row | common for row in importance(found)]
     return result_rows(pd.concat([rows, result_rows(shares)], ignore_index=True) if shares else rows)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #1066330a
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #a16e539c
 def _by_user(found: Ablated) -> pd.DataFrame:
     "[users, complete cells] the study's metric, mean over seeds; columns are labels of all axes."
     values = _complete_values(found)
@@ -88,7 +91,7 @@ def _by_user(found: Ablated) -> pd.DataFrame:
     own = own[(own["slice"] == own["slice"].iloc[0]) & (own["k"] == own["k"].iloc[0])] if len(own) else own
     return own.pivot_table(index="user", columns=_axes(found), values="value", aggfunc="mean", sort=False)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #e16389e6
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #feb80f25
 def variance_shares(
     means: np.ndarray,     # [..., n1, n2, ...] of all cells
     n_axes: int,
@@ -102,7 +105,8 @@ def variance_shares(
         shares.append(marginal.var(axis=cells))
     with np.errstate(invalid="ignore", divide="ignore"):
         alone = np.where(total[..., None] > 0, np.stack(shares, -1) / total[..., None], np.nan)
-    return np.concatenate([alone, 1 - alone.sum(-1, keepdims=True)], -1)
+    rest = np.maximum(1 - alone.sum(-1, keepdims=True), 0)             # below 0 by rounding alone
+    return np.concatenate([alone, rest], -1)
 
 
 def importance(
@@ -118,12 +122,14 @@ def importance(
     shares = variance_shares(matrix.mean(0).reshape(sizes), len(sizes))
     if np.isnan(shares).any():
         return []
-    draws = bootstrap(lambda weights: weights @ matrix / len(matrix), len(matrix), rng_for(0, "importance"), study.settings.n_resamples)
+    draws = bootstrap(lambda weights: weights @ matrix / len(matrix), len(matrix), rng_for(0, "importance"),
+                      study.settings.n_resamples)
     ends = percentile_interval(variance_shares(draws.reshape(-1, *sizes), len(sizes)))
-    return [dict(metric=f"importance({study.settings.metric})", model=name, value=value, ci_low=low, ci_high=high, n=len(matrix))
+    common = dict(metric=f"importance({study.settings.metric})", n=len(matrix))
+    return [dict(common, model=name, value=value, ci_low=low, ci_high=high)
             for name, value, low, high in zip([*_axes(found), INTERACTION], shares, *ends)]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #e80450e7
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #2a6ff384
 def axis_means(
     found: Ablated,
     *names: str,         # axes; means are over all others
@@ -135,39 +141,43 @@ def axis_means(
     columns = set(by_user.columns)
     labels = {one.name: list(one.values) for one in found.study.axes}
     for chosen in itertools.product(*(labels[name] for name in names)):
-        cells = [tuple(cell.values()) for cell in found.study.cells if tuple(cell[name] for name in names) == chosen]
+        cells = [tuple(cell.values()) for cell in found.study.cells
+                 if tuple(cell[name] for name in names) == chosen]
         keys = [cell if len(labels) > 1 else cell[0] for cell in cells]
         if set(keys) <= columns:
-            estimate = mean_estimate(by_user[keys].mean(axis=1).to_numpy(), rng_for(0, "axis means"), found.study.settings.n_resamples)
-            rows.append({**dict(zip(names, chosen)), "value": estimate.value, "ci_low": estimate.ci_low, "ci_high": estimate.ci_high,
-                         "n": len(by_user)})
+            estimate = mean_estimate(by_user[keys].mean(axis=1).to_numpy(), rng_for(0, "axis means"),
+                                     found.study.settings.n_resamples)
+            rows.append({**dict(zip(names, chosen)), "value": estimate.value, "ci_low": estimate.ci_low,
+                         "ci_high": estimate.ci_high, "n": len(by_user)})
     table = pd.DataFrame(rows, columns=[*names, "value", "ci_low", "ci_high", "n"])
     return table.astype({name: pd.CategoricalDtype(labels[name]) for name in names})
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #0414ce0c
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #484ffe32
 def ablation_table(
     found: Ablated,
     rows: pd.DataFrame,      # of `ablation_rows`
     digits: int = 4,
 ) -> pd.DataFrame:           # texts: the axes, a column or two for each metric, state, error if there is one
-    "One line a cell, the base marked, its difference to the base beside each value."
-    states, study = cell_states(found), found.study
-    table = states.assign(state=states["state"].mask(states["model"] == cell_name(study.base), states["state"] + ", base"))
+    "One line a cell, the base marked, its difference to the base beside each value of the metrics that the study shows."
+    states, study, minus = cell_states(found), found.study, " \N{MINUS SIGN} "
+    is_base = states["model"] == cell_name(study.base)
+    table = states.assign(state=states["state"].mask(is_base, states["state"] + ", base"))
     plain = rows[~rows["metric"].str.contains("(", regex=False)]
     asked = plain[["metric", "k"]].drop_duplicates()
+    asked = asked[asked["metric"].isin(study.shown or asked["metric"])]
     asked = asked.sort_values("metric", key=lambda names: names != study.settings.metric, kind="stable")
     for slice_ in dict.fromkeys(plain["slice"]):
         metrics = [(metric, None if pd.isna(k) else int(k)) for metric, k in asked.itertuples(index=False)]
-        shown = results_table(rows[~rows["metric"].str.startswith("importance(")], metrics, slice=slice_, digits=digits,
-                              split=rows["split"].iloc[0])
-        shown = shown.rename(columns=lambda name: name.split(" \N{MINUS SIGN} ")[0] + " \N{MINUS SIGN} base" if "\N{MINUS SIGN}" in name else name)
+        of_cells = rows[~rows["metric"].str.startswith("importance(")]
+        shown = results_table(of_cells, metrics, slice=slice_, digits=digits, split=rows["split"].iloc[0])
+        shown = shown.rename(columns=lambda name: f"{name.split(minus)[0]}{minus}base" if minus in name else name)
         more = shown if slice_ == "all" else shown.add_prefix(f"{slice_}: ")
         table = table.merge(more, left_on="model", right_index=True, how="left")
     table = table.drop(columns=["model", *([] if table["error"].any() else ["error"])]).fillna("")
     last = [name for name in ("state", "error") if name in table]
     return table[[*(name for name in table if name not in last), *last]]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #03471eac
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #8962fdda
 def ablation_figures(
     found: Ablated,
     rows: pd.DataFrame,        # of `ablation_rows`

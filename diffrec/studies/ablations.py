@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AblationSettings', 'Axis', 'axis', 'Ablation', 'changed_ablation', 'checked_values', 'Ablated', 'run_ablation']
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #00ad3506
+# %% ../../nbs/35_studies/37_ablations.ipynb #329717b0
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +28,7 @@ from .presets import with_changes
 from .provenance import DESCRIBES, record_of, source_hash
 from .shared_search import Reporter, shared_grid
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #408386c3
+# %% ../../nbs/35_studies/37_ablations.ipynb #478f8b78
 @dataclass(frozen=True)
 class AblationSettings:
     "What the settings of all studies have; a study adds its own."
@@ -39,7 +39,7 @@ class AblationSettings:
     def __post_init__(self):
         check_fields(self)
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #7629e93b
+# %% ../../nbs/35_studies/37_ablations.ipynb #aa94cab5
 @dataclass(frozen=True)
 class Axis:
     "One thing that is changed."
@@ -56,7 +56,10 @@ def axis(
     "An axis whose labels are its values."
     return Axis(name, setting, {f"{value:g}" if isinstance(value, float) else str(value): value for value in values})
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #928552c6
+# %% ../../nbs/35_studies/37_ablations.ipynb #0b8d0dfd
+_COLUMNS = {"trial", "seed", "value", "loss", "state", "steps", "error", "seconds", "user", "slice", "metric", "k"}
+
+
 @dataclass(frozen=True)
 class Ablation:
     "A base, what is changed in it, and how a cell is measured."
@@ -67,10 +70,11 @@ class Ablation:
     open_parts: str | Callable[[Any, Path], Any] | None = None   # settings, folder -> parts; None: settings alone
     warm_up: int | None = None                     # steps before a trial may be ended; None: none is
     higher_is_better: bool = True                  # of `settings.metric`
+    shown: tuple[str, ...] = ()                    # metrics of its table; (): all
 
     def __post_init__(self):
         names = [one.name for one in self.axes]
-        if not names or len(set(names)) < len(names) or set(names) & {"seed", "trial", "state", "loss", "steps", "error", "seconds"}:
+        if not names or len(set(names)) < len(names) or set(names) & _COLUMNS:
             raise ValueError(f"axes need a name each, none of a column of trials, got {names}")
         self.base                                  # wrong settings are an error here
         for cell in self.cells:
@@ -81,23 +85,25 @@ class Ablation:
         "The cell of the settings as they are; raises `ValueError` naming an axis that has no label for them."
         found = {}
         for one in self.axes:
-            labels = [label for label, value in one.values.items() if with_changes(self.settings, {one.setting: value}) == self.settings]
+            labels = [label for label, value in one.values.items()
+                      if with_changes(self.settings, {one.setting: value}) == self.settings]
             if not labels:
-                raise ValueError(f"the base is no cell: none of the values {list(one.values)} of the axis {one.name!r} is the base's "
-                                 f"{one.setting}")
+                raise ValueError(f"the base is no cell: none of the values {list(one.values)} of the axis {one.name!r} "
+                                 f"is the base's {one.setting}")
             found[one.name] = labels[0]
         return found
 
     @property
     def cells(self) -> list[dict[str, str]]:
         "Every combination of labels, the last axis changing fastest."
-        return [dict(zip((one.name for one in self.axes), labels)) for labels in itertools.product(*(one.values for one in self.axes))]
+        names = [one.name for one in self.axes]
+        return [dict(zip(names, labels)) for labels in itertools.product(*(one.values for one in self.axes))]
 
     def of_cell(self, cell: Mapping[str, str]) -> AblationSettings:
         "The settings of a cell."
         return with_changes(self.settings, {one.setting: one.values[cell[one.name]] for one in self.axes})
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #cd7fe9d2
+# %% ../../nbs/35_studies/37_ablations.ipynb #91e70809
 def changed_ablation(
     study: Ablation,
     changes: Mapping[str, Any] | None = None,                 # dotted setting -> value
@@ -115,7 +121,7 @@ def changed_ablation(
         axes[name] = replace(axes[name], values={label: axes[name].values[label] for label in kept})
     return replace(study, settings=with_changes(study.settings, changes or {}), axes=tuple(axes.values()))
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #03e67f33
+# %% ../../nbs/35_studies/37_ablations.ipynb #81c52760
 def checked_values(
     values: pd.DataFrame,     # columns metric, value; user, slice, k optional
     metric: str,              # that must be among them
@@ -136,7 +142,7 @@ def _values_file(folder: Path, trial: int) -> Path:
     "Where the values of a trial are."
     return folder / "values" / f"trial-{trial:04d}.parquet"
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #b21faa16
+# %% ../../nbs/35_studies/37_ablations.ipynb #7ab9b8af
 def _resolved(place: Any) -> Any:
     "A function, or the one that a text names."
     return resolve_name(place) if isinstance(place, str) else place
@@ -154,7 +160,7 @@ def _space(study: Ablation) -> dict[str, list]:
     "All labels and seeds, as a grid has them."
     return {**{one.name: list(one.values) for one in study.axes}, "seed": list(study.settings.seeds)}
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #1db081c5
+# %% ../../nbs/35_studies/37_ablations.ipynb #d62d12ea
 def _take_part(study: Ablation, folder: Path) -> pd.DataFrame:
     "Make trials until all are made; what every process of a study runs."
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -174,12 +180,12 @@ def _take_part(study: Ablation, folder: Path) -> pd.DataFrame:
              "axes": {one.name: [one.setting, dict(one.values)] for one in study.axes}}
     return shared_grid(make, _space(study), folder / "trials.jsonl", about, study.warm_up)
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #ac9f9cfe
+# %% ../../nbs/35_studies/37_ablations.ipynb #5038024f
 class Ablated(NamedTuple):
     "What was measured."
     study: Ablation
     trials: pd.DataFrame   # one row a trial: trial, a column for each axis, seed, value, state, steps, error, seconds
-    values: pd.DataFrame   # of complete trials: trial, a column for each axis, seed, user (if there is one), slice, metric, k, value
+    values: pd.DataFrame   # of complete trials: trial, axes, seed, user (if there is one), slice, metric, k, value
 
 
 def run_ablation(

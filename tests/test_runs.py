@@ -488,11 +488,9 @@ def test_an_ablation_shows_every_cell_beside_its_base(project: Path):
     assert set(compared["versus"]) == {"step count 10, solver dpm++2m"}
     assert read_json(folder / "config.json")["parameters"]["settings"]["world"] == "toy"
     assert run_steps(ABLATION_STEPS, project) == [False]
-    for wrong, error in (({"study": "steps-solver"}, "unknown study 'steps-solver'; did you mean 'steps-solvers'"),
-                         ({"only": {"steps": [2]}}, "unknown axis 'steps'")):
-        step = at_defaults("50_ablate", "refused-ablation", **{"out": "outputs/refused-ablation/study", **wrong})
-        with pytest.raises(Exception, match=error):
-            run_step(step, project, progress=False)
+    step = at_defaults("50_ablate", "refused-ablation", out="outputs/refused-ablation/study", study="steps-solver")
+    with pytest.raises(Exception, match="unknown study 'steps-solver'; did you mean 'steps-solvers'"):
+        run_step(step, project, progress=False)
 
 
 def test_every_run_notebook_is_run_by_a_test():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['add_ablate', 'ablate_choices', 'run_ablate']
 
-# %% ../../nbs/90_app/87_ablating.ipynb #96f73017
+# %% ../../nbs/90_app/87_ablating.ipynb #d86477f9
 import argparse
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from .ablation_names import ABLATION_NAMES
 from ..core.settings import unknown_name
 from ..studies.presets import read_changes
 
-# %% ../../nbs/90_app/87_ablating.ipynb #30e196a9
+# %% ../../nbs/90_app/87_ablating.ipynb #2bb5191c
 def add_ablate(
     commands: Any,                     # subparsers
     workers: Callable[[str], int],     # reads the value of --workers and --n-images
@@ -37,7 +37,7 @@ def add_ablate(
     add("--out", default="", help="where everything goes (default: outputs/ablations/STUDY/PRESET)")
     add("--workers", type=workers, default=1, help="processes")
 
-# %% ../../nbs/90_app/87_ablating.ipynb #7ab71cc1
+# %% ../../nbs/90_app/87_ablating.ipynb #3fe01629
 def ablate_choices(
     options: argparse.Namespace,
 ) -> tuple[dict[str, Any], dict[str, Any]]:    # changes of the base, and labels of axes

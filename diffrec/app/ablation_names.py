@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ABLATION_NAMES']
 
-# %% ../../nbs/90_app/38_ablation_names.ipynb #0d544be8
+# %% ../../nbs/90_app/38_ablation_names.ipynb #e84f5a8f
 ABLATION_NAMES: dict[str, str] = {
     "cross-cfgs": "guidance scale of the prior x guidance scale of the picture model",
     "cross-prompts": "prompt level x generator: a prior, the mean of the likes, a prior without a user, the prompt alone",

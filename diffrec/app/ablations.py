@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ABLATION_STUDIES', 'find_ablation', 'AblationOutcome', 'ablate']
 
-# %% ../../nbs/90_app/46_ablations.ipynb #cc3437be
+# %% ../../nbs/90_app/46_ablations.ipynb #a9b0cea8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..studies.ablations import Ablated, Ablation, Axis, axis, changed_ablation,
 
 from ..studies.tables import markdown_table
 
-# %% ../../nbs/90_app/46_ablations.ipynb #c886adb7
+# %% ../../nbs/90_app/46_ablations.ipynb #1d9436a3
 _GALLERY = dict(world="gallery", world_seed=1, recipes="world", n_users=10, few=16, least_known=16, n_support=32, n_real=200,
                 n_bank=6000)
 
@@ -39,7 +39,7 @@ def _functions(module: str, measure: str, open_parts: str) -> dict[str, str]:
     "The two functions of a study, by their place."
     return {"measure": f"diffrec.app.{module}:{measure}", "open_parts": f"diffrec.app.{module}:{open_parts}"}
 
-# %% ../../nbs/90_app/46_ablations.ipynb #3d3e334c
+# %% ../../nbs/90_app/46_ablations.ipynb #de445a00
 def _of_pictures(about: str, toy: tuple[Axis, ...], full: tuple[Axis, ...]) -> dict[str, Ablation]:
     "A study that draws pictures for users, by preset."
     functions = _functions("picture_ablations", "measure_pictures", "open_pictures")
@@ -69,7 +69,7 @@ def _of_draws(about: str) -> dict[str, Ablation]:
     return {"toy": Ablation(about, settings=PriorAblation(n_resamples=200), axes=toy, shown=shown, **functions),
             "world": Ablation(about, settings=gallery, axes=full, shown=shown, **functions)}
 
-# %% ../../nbs/90_app/46_ablations.ipynb #5c2b7ac8
+# %% ../../nbs/90_app/46_ablations.ipynb #35363b50
 def _edges(recipe: Any) -> Axis:
     "Generated edges beside four controls."
     n_edges = recipe.edges["n_edges"]
@@ -91,7 +91,7 @@ def _of_graphs(about: str) -> dict[str, Ablation]:
         studies[preset] = Ablation(about, settings=settings, axes=(edges, modalities), **functions)
     return studies
 
-# %% ../../nbs/90_app/46_ablations.ipynb #647e2700
+# %% ../../nbs/90_app/46_ablations.ipynb #997d3c64
 _TARGETS = {"queries and values": ("to_q", "to_v"), "attention of pictures": PICTURE_STREAM,
             "all attention": (*PICTURE_STREAM, *TEXT_STREAM)}
 
@@ -124,7 +124,7 @@ def _of_cora(about: str) -> dict[str, Ablation]:
         studies[preset] = Ablation(about, settings=LanguageAblation(recipe=recipe, dataset=dataset), axes=axes, **functions)
     return studies
 
-# %% ../../nbs/90_app/46_ablations.ipynb #9b6405d7
+# %% ../../nbs/90_app/46_ablations.ipynb #c441d213
 _PROMPTS = axis("prompt level", "prompt_level", 0, 1, 2)
 _FULL_CFGS = (axis("prior guidance", "prior_guidance", 1., 4., 8., 16., 32.),
               axis("picture guidance", "picture_guidance", 1., 2., 4., 7., 10.))
@@ -153,7 +153,7 @@ def find_ablation(
         raise unknown_name("preset", preset, ABLATION_STUDIES[name], f" of the study {name!r}")
     return changed_ablation(ABLATION_STUDIES[name][preset], changes, only)
 
-# %% ../../nbs/90_app/46_ablations.ipynb #9ae563bf
+# %% ../../nbs/90_app/46_ablations.ipynb #0a6bbbe8
 @dataclass(frozen=True, eq=False)
 class AblationOutcome:
     "A study that was run."

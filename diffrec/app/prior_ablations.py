@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PriorAblation', 'PriorParts', 'prepared_world', 'open_prior', 'prior_draws', 'measure_draws']
 
-# %% ../../nbs/90_app/40_prior_ablations.ipynb #a7e0efda
+# %% ../../nbs/90_app/40_prior_ablations.ipynb #4af17d2d
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,7 +34,7 @@ from ..studies.trials import train_once
 from ..world.files import save_world
 from ..world.world import draw_world, world_config
 
-# %% ../../nbs/90_app/40_prior_ablations.ipynb #8bfbcebe
+# %% ../../nbs/90_app/40_prior_ablations.ipynb #e6a6e45b
 @dataclass(frozen=True)
 class PriorAblation(AblationSettings):
     "A prior of a world, for whom it draws, and how."
@@ -58,7 +58,7 @@ class PriorAblation(AblationSettings):
     n_real: Count = 60               # pictures that a user would like, for coverage
     n_bank: Count = 500              # pictures that the attribute classifier is fitted on
 
-# %% ../../nbs/90_app/40_prior_ablations.ipynb #d40bdd7d
+# %% ../../nbs/90_app/40_prior_ablations.ipynb #7a1970c1
 class PriorParts(NamedTuple):
     "What all cells share."
     comparison: Comparison     # users, ratings and embeddings
@@ -95,7 +95,7 @@ def open_prior(
     evaluate = truth_evaluator(comparison, models.encoder, settings.n_bank, settings.n_real)
     return PriorParts(comparison, load_prior(file)[0], file, evaluate, models)
 
-# %% ../../nbs/90_app/40_prior_ablations.ipynb #ebc64850
+# %% ../../nbs/90_app/40_prior_ablations.ipynb #ad57c26c
 def prior_draws(
     parts: PriorParts,
     settings: PriorAblation,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INTERACTION', 'plot_importance', 'plot_interaction']
 
-# %% ../../nbs/30_figures/35_effects.ipynb #8168279c
+# %% ../../nbs/30_figures/35_effects.ipynb #474a3ecc
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from ..evaluation.rows import metric_name
 from .curves import new_axes
 
-# %% ../../nbs/30_figures/35_effects.ipynb #6cde15df
+# %% ../../nbs/30_figures/35_effects.ipynb #87c463df
 INTERACTION = "interaction"      # the model of the row for what no axis explains alone
 
 
@@ -42,7 +42,7 @@ def plot_importance(
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     return ax
 
-# %% ../../nbs/30_figures/35_effects.ipynb #7c9aac38
+# %% ../../nbs/30_figures/35_effects.ipynb #7c4cffcc
 _LINES = ("#2b7fd4", "#c2360c", "#2f9e5e", "#8b2a93", "#b8860b", "#17808a", "#6b6b6b", "#e0569b")
 _MARKS = "osD^vPX*"
 

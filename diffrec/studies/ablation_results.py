@@ -6,7 +6,7 @@
 __all__ = ['cell_name', 'cell_states', 'ablation_rows', 'variance_shares', 'importance', 'axis_means', 'ablation_table',
            'ablation_figures', 'write_ablation']
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #ba6aa845
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #9ec46944
 import itertools
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..figures.style import save_figure
 from .ablations import Ablated
 from .tables import results_table
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #6755d215
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #e710f9de
 def cell_name(
     cell: dict[str, str],     # axis -> label
 ) -> str:                     # e.g. "steps 10, solver heun"
@@ -61,7 +61,7 @@ def _complete_values(found: Ablated) -> pd.DataFrame:
         values = values.assign(user=values["seed"], seed=pd.NA)
     return values
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #cebf0dfe
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #c030fb1a
 def ablation_rows(
     found: Ablated,
     run: str,                # name of the report
@@ -83,7 +83,7 @@ def ablation_rows(
     shares = [row | common for row in importance(found)]
     return result_rows(pd.concat([rows, result_rows(shares)], ignore_index=True) if shares else rows)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #a16e539c
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #aa677558
 def _by_user(found: Ablated) -> pd.DataFrame:
     "[users, complete cells] the study's metric, mean over seeds; columns are labels of all axes."
     values = _complete_values(found)
@@ -91,7 +91,7 @@ def _by_user(found: Ablated) -> pd.DataFrame:
     own = own[(own["slice"] == own["slice"].iloc[0]) & (own["k"] == own["k"].iloc[0])] if len(own) else own
     return own.pivot_table(index="user", columns=_axes(found), values="value", aggfunc="mean", sort=False)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #feb80f25
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #3f6228f5
 def variance_shares(
     means: np.ndarray,     # [..., n1, n2, ...] of all cells
     n_axes: int,
@@ -129,7 +129,7 @@ def importance(
     return [dict(common, model=name, value=value, ci_low=low, ci_high=high)
             for name, value, low, high in zip([*_axes(found), INTERACTION], shares, *ends)]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #2a6ff384
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #6a8dc1d4
 def axis_means(
     found: Ablated,
     *names: str,         # axes; means are over all others
@@ -152,7 +152,7 @@ def axis_means(
     table = pd.DataFrame(rows, columns=[*names, "value", "ci_low", "ci_high", "n"])
     return table.astype({name: pd.CategoricalDtype(labels[name]) for name in names})
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #484ffe32
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #bff03b18
 def ablation_table(
     found: Ablated,
     rows: pd.DataFrame,      # of `ablation_rows`
@@ -177,7 +177,7 @@ def ablation_table(
     last = [name for name in ("state", "error") if name in table]
     return table[[*(name for name in table if name not in last), *last]]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #8962fdda
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #dbdc30dc
 def ablation_figures(
     found: Ablated,
     rows: pd.DataFrame,        # of `ablation_rows`

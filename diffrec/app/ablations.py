@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ABLATION_STUDIES', 'find_ablation', 'AblationOutcome', 'ablate']
 
-# %% ../../nbs/90_app/46_ablations.ipynb #a9b0cea8
+# %% ../../nbs/90_app/46_ablations.ipynb #faa9ff71
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..studies.ablations import Ablated, Ablation, Axis, axis, changed_ablation,
 
 from ..studies.tables import markdown_table
 
-# %% ../../nbs/90_app/46_ablations.ipynb #1d9436a3
+# %% ../../nbs/90_app/46_ablations.ipynb #4192a683
 _GALLERY = dict(world="gallery", world_seed=1, recipes="world", n_users=10, few=16, least_known=16, n_support=32, n_real=200,
                 n_bank=6000)
 
@@ -39,7 +39,7 @@ def _functions(module: str, measure: str, open_parts: str) -> dict[str, str]:
     "The two functions of a study, by their place."
     return {"measure": f"diffrec.app.{module}:{measure}", "open_parts": f"diffrec.app.{module}:{open_parts}"}
 
-# %% ../../nbs/90_app/46_ablations.ipynb #de445a00
+# %% ../../nbs/90_app/46_ablations.ipynb #a91d8754
 def _of_pictures(about: str, toy: tuple[Axis, ...], full: tuple[Axis, ...]) -> dict[str, Ablation]:
     "A study that draws pictures for users, by preset."
     functions = _functions("picture_ablations", "measure_pictures", "open_pictures")
@@ -65,11 +65,11 @@ def _of_draws(about: str) -> dict[str, Ablation]:
     toy = (axis("step count", "n_steps", 2, 10), axis("solver", "solver", "ddim", "dpm++2m"))
     gallery = PriorAblation(**{**_GALLERY, "n_users": 80}, n_draws=40)
     full = axis("step count", "n_steps", 2, 5, 10, 20, 50), solvers
-    shown = "utility", "coverage", "network_calls"
-    return {"toy": Ablation(about, settings=PriorAblation(n_resamples=200), axes=toy, shown=shown, **functions),
-            "world": Ablation(about, settings=gallery, axes=full, shown=shown, **functions)}
+    more = dict(shown=("utility", "coverage", "network_calls"), costs=("network_calls",), **functions)
+    return {"toy": Ablation(about, settings=PriorAblation(n_resamples=200), axes=toy, **more),
+            "world": Ablation(about, settings=gallery, axes=full, **more)}
 
-# %% ../../nbs/90_app/46_ablations.ipynb #35363b50
+# %% ../../nbs/90_app/46_ablations.ipynb #d885195f
 def _edges(recipe: Any) -> Axis:
     "Generated edges beside four controls."
     n_edges = recipe.edges["n_edges"]
@@ -91,7 +91,7 @@ def _of_graphs(about: str) -> dict[str, Ablation]:
         studies[preset] = Ablation(about, settings=settings, axes=(edges, modalities), **functions)
     return studies
 
-# %% ../../nbs/90_app/46_ablations.ipynb #997d3c64
+# %% ../../nbs/90_app/46_ablations.ipynb #57d21d66
 _TARGETS = {"queries and values": ("to_q", "to_v"), "attention of pictures": PICTURE_STREAM,
             "all attention": (*PICTURE_STREAM, *TEXT_STREAM)}
 
@@ -124,7 +124,7 @@ def _of_cora(about: str) -> dict[str, Ablation]:
         studies[preset] = Ablation(about, settings=LanguageAblation(recipe=recipe, dataset=dataset), axes=axes, **functions)
     return studies
 
-# %% ../../nbs/90_app/46_ablations.ipynb #c441d213
+# %% ../../nbs/90_app/46_ablations.ipynb #86e52ebc
 _PROMPTS = axis("prompt level", "prompt_level", 0, 1, 2)
 _FULL_CFGS = (axis("prior guidance", "prior_guidance", 1., 4., 8., 16., 32.),
               axis("picture guidance", "picture_guidance", 1., 2., 4., 7., 10.))
@@ -153,7 +153,7 @@ def find_ablation(
         raise unknown_name("preset", preset, ABLATION_STUDIES[name], f" of the study {name!r}")
     return changed_ablation(ABLATION_STUDIES[name][preset], changes, only)
 
-# %% ../../nbs/90_app/46_ablations.ipynb #0a6bbbe8
+# %% ../../nbs/90_app/46_ablations.ipynb #7bab6e1b
 @dataclass(frozen=True, eq=False)
 class AblationOutcome:
     "A study that was run."

@@ -6,7 +6,7 @@
 __all__ = ['cell_name', 'cell_states', 'ablation_rows', 'variance_shares', 'importance', 'axis_means', 'ablation_table',
            'ablation_figures', 'write_ablation']
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #9ec46944
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #10284506
 import itertools
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..figures.style import save_figure
 from .ablations import Ablated
 from .tables import results_table
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #e710f9de
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #ee360f40
 def cell_name(
     cell: dict[str, str],     # axis -> label
 ) -> str:                     # e.g. "steps 10, solver heun"
@@ -61,7 +61,7 @@ def _complete_values(found: Ablated) -> pd.DataFrame:
         values = values.assign(user=values["seed"], seed=pd.NA)
     return values
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #c030fb1a
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #b252744f
 def ablation_rows(
     found: Ablated,
     run: str,                # name of the report
@@ -76,6 +76,8 @@ def ablation_rows(
     controls = {name: base for name in models if name != base} if base in models else {}
     rows = summarise_ranking(values, run, dataset, split, controls, rng_for(0, "ablation"),
                              found.study.settings.n_resamples)
+    of = rows["metric"].str.extract(r"^(?:p|p_holm)\((.*)\)$")[0].fillna(rows["metric"])
+    rows = rows[(rows["versus"] == "") | ~of.isin(found.study.costs)]
     rows = rows.assign(k=rows["k"].mask(rows["k"] == 0))
     order = {name: place for place, name in enumerate(models)}
     rows = rows.sort_values("model", key=lambda names: names.map(order), kind="stable", ignore_index=True)
@@ -83,7 +85,7 @@ def ablation_rows(
     shares = [row | common for row in importance(found)]
     return result_rows(pd.concat([rows, result_rows(shares)], ignore_index=True) if shares else rows)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #aa677558
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #41da3212
 def _by_user(found: Ablated) -> pd.DataFrame:
     "[users, complete cells] the study's metric, mean over seeds; columns are labels of all axes."
     values = _complete_values(found)
@@ -91,7 +93,7 @@ def _by_user(found: Ablated) -> pd.DataFrame:
     own = own[(own["slice"] == own["slice"].iloc[0]) & (own["k"] == own["k"].iloc[0])] if len(own) else own
     return own.pivot_table(index="user", columns=_axes(found), values="value", aggfunc="mean", sort=False)
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #3f6228f5
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #d2322bdb
 def variance_shares(
     means: np.ndarray,     # [..., n1, n2, ...] of all cells
     n_axes: int,
@@ -129,7 +131,7 @@ def importance(
     return [dict(common, model=name, value=value, ci_low=low, ci_high=high)
             for name, value, low, high in zip([*_axes(found), INTERACTION], shares, *ends)]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #6a8dc1d4
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #2e6fb135
 def axis_means(
     found: Ablated,
     *names: str,         # axes; means are over all others
@@ -152,7 +154,7 @@ def axis_means(
     table = pd.DataFrame(rows, columns=[*names, "value", "ci_low", "ci_high", "n"])
     return table.astype({name: pd.CategoricalDtype(labels[name]) for name in names})
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #bff03b18
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #56bdfa56
 def ablation_table(
     found: Ablated,
     rows: pd.DataFrame,      # of `ablation_rows`
@@ -177,7 +179,7 @@ def ablation_table(
     last = [name for name in ("state", "error") if name in table]
     return table[[*(name for name in table if name not in last), *last]]
 
-# %% ../../nbs/35_studies/53_ablation_results.ipynb #dbdc30dc
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #38c07794
 def ablation_figures(
     found: Ablated,
     rows: pd.DataFrame,        # of `ablation_rows`

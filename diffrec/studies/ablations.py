@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AblationSettings', 'Axis', 'axis', 'Ablation', 'changed_ablation', 'checked_values', 'Ablated', 'run_ablation']
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #71daece7
+# %% ../../nbs/35_studies/37_ablations.ipynb #8ed41447
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +28,7 @@ from .presets import with_changes
 from .provenance import DESCRIBES, record_of, source_hash
 from .shared_search import Reporter, shared_grid
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #957ed908
+# %% ../../nbs/35_studies/37_ablations.ipynb #030ee382
 @dataclass(frozen=True)
 class AblationSettings:
     "What the settings of all studies have; a study adds its own."
@@ -39,7 +39,7 @@ class AblationSettings:
     def __post_init__(self):
         check_fields(self)
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #91130208
+# %% ../../nbs/35_studies/37_ablations.ipynb #4f73f18f
 @dataclass(frozen=True)
 class Axis:
     "One thing that is changed."
@@ -56,7 +56,7 @@ def axis(
     "An axis whose labels are its values."
     return Axis(name, setting, {f"{value:g}" if isinstance(value, float) else str(value): value for value in values})
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #b1adff99
+# %% ../../nbs/35_studies/37_ablations.ipynb #13bc877a
 _COLUMNS = {"trial", "seed", "value", "loss", "state", "steps", "error", "seconds", "user", "slice", "metric", "k"}
 
 
@@ -71,6 +71,7 @@ class Ablation:
     warm_up: int | None = None                     # steps before a trial may be ended; None: none is
     higher_is_better: bool = True                  # of `settings.metric`
     shown: tuple[str, ...] = ()                    # metrics of its table; (): all
+    costs: tuple[str, ...] = ()                    # metrics that no chance decides: their differences are not tested
 
     def __post_init__(self):
         names = [one.name for one in self.axes]
@@ -103,7 +104,7 @@ class Ablation:
         "The settings of a cell."
         return with_changes(self.settings, {one.setting: one.values[cell[one.name]] for one in self.axes})
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #0927f97e
+# %% ../../nbs/35_studies/37_ablations.ipynb #26914d97
 def changed_ablation(
     study: Ablation,
     changes: Mapping[str, Any] | None = None,                 # dotted setting -> value
@@ -121,7 +122,7 @@ def changed_ablation(
         axes[name] = replace(axes[name], values={label: axes[name].values[label] for label in kept})
     return replace(study, settings=with_changes(study.settings, changes or {}), axes=tuple(axes.values()))
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #7f6d3baa
+# %% ../../nbs/35_studies/37_ablations.ipynb #797bb57f
 def checked_values(
     values: pd.DataFrame,     # columns metric, value; user, slice, k optional
     metric: str,              # that must be among them
@@ -142,7 +143,7 @@ def _values_file(folder: Path, trial: int) -> Path:
     "Where the values of a trial are."
     return folder / "values" / f"trial-{trial:04d}.parquet"
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #0a76e4e6
+# %% ../../nbs/35_studies/37_ablations.ipynb #4353ea58
 def _resolved(place: Any) -> Any:
     "A function, or the one that a text names."
     return resolve_name(place) if isinstance(place, str) else place
@@ -160,7 +161,7 @@ def _space(study: Ablation) -> dict[str, list]:
     "All labels and seeds, as a grid has them."
     return {**{one.name: list(one.values) for one in study.axes}, "seed": list(study.settings.seeds)}
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #aad254d9
+# %% ../../nbs/35_studies/37_ablations.ipynb #73dd676b
 def _take_part(study: Ablation, folder: Path) -> pd.DataFrame:
     "Make trials until all are made; what every process of a study runs."
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -180,7 +181,7 @@ def _take_part(study: Ablation, folder: Path) -> pd.DataFrame:
              "axes": {one.name: [one.setting, dict(one.values)] for one in study.axes}}
     return shared_grid(make, _space(study), folder / "trials.jsonl", about, study.warm_up)
 
-# %% ../../nbs/35_studies/37_ablations.ipynb #d142e008
+# %% ../../nbs/35_studies/37_ablations.ipynb #25bbc679
 class Ablated(NamedTuple):
     "What was measured."
     study: Ablation

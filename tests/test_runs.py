@@ -474,10 +474,29 @@ def test_a_report_on_stars_shows_every_control_and_is_made_again_from_its_trials
     pd.testing.assert_frame_equal(read_rows(folder / "results.parquet"), rows, check_exact=True)
 
 
+ABLATION_STEPS = [at_defaults("50_ablate")]
+
+
+@pytest.mark.xdist_group("run_ablations")
+def test_an_ablation_shows_every_cell_beside_its_base(project: Path):
+    run_steps(ABLATION_STEPS, project, progress=False)
+    folder = project / "outputs/toy/ablations/steps-solvers"
+    rows, trials = read_rows(folder / "results.parquet"), pd.read_parquet(folder / "trials.parquet")
+    assert trials["state"].tolist() == ["complete"] * 4 and trials["trial"].tolist() == list(range(4))
+    compared = rows[(rows["versus"] != "") & (rows["metric"] == "utility")]
+    assert compared["model"].tolist() == ["step count 2, solver ddim", "step count 2, solver dpm++2m", "step count 10, solver ddim"]
+    assert set(compared["versus"]) == {"step count 10, solver dpm++2m"}
+    assert read_json(folder / "config.json")["parameters"]["settings"]["world"] == "toy"
+    assert run_steps(ABLATION_STEPS, project) == [False]
+    step = at_defaults("50_ablate", "refused-ablation", out="outputs/refused-ablation/study", study="steps-solver")
+    with pytest.raises(Exception, match="unknown study 'steps-solver'; did you mean 'steps-solvers'"):
+        run_step(step, project, progress=False)
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
-                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS,
+                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS,
                                       *find_report("tiktok_losses").steps(True),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

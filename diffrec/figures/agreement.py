@@ -24,7 +24,7 @@ from ..evaluation.rating import user_statistic
 from ..evaluation.rows import number_text
 from .curves import new_axes
 from .layout import PAGE_WIDTH
-from .maps import draw_table, values_by_user
+from .maps import draw_table, user_table
 from .style import colors_of
 
 # %% ../../nbs/30_figures/60_agreement.ipynb #606b0d1f
@@ -34,7 +34,7 @@ def pairwise_differences(
     n_resamples: int = 1000,
 ) -> pd.DataFrame:              # columns model, versus, value, ci_low, ci_high, n; both orders of each pair
     "Mean paired differences; raises `ValueError` naming two systems that have no user in common."
-    wide, rows = values_by_user(values), []
+    wide, rows = user_table(values), []
     for model, versus in combinations(wide, 2):
         gaps = (wide[model] - wide[versus]).dropna().to_numpy()
         if not len(gaps):
@@ -149,7 +149,7 @@ def rank_shares(
     n_resamples: int = 1000,
 ) -> pd.DataFrame:              # [models, ranks 1 to M] shares, rows add up to 1; the best mean rank first
     "How often each system has each rank; raises `ValueError` if there is no user that all systems have."
-    wide = values_by_user(values)
+    wide = user_table(values)
     both = wide.dropna()
     if not len(both):
         raise ValueError(f"no user has a value under all of {list(wide)}")

@@ -20,7 +20,7 @@ from ..evaluation.inference import bootstrap, percentile_interval
 from ..evaluation.rows import number_text
 from .curves import new_axes
 from .layout import PAGE_WIDTH, legend_below
-from .maps import values_by_user
+from .maps import user_table
 from .style import colors_of
 
 # %% ../../nbs/30_figures/50_distributions.ipynb #bc8f23d7
@@ -40,7 +40,7 @@ def plot_violins(
     ax: Axes | None = None,      # where to draw
 ) -> Axes:
     "Density and box of each system, the highest median first."
-    wide = values_by_user(values)
+    wide = user_table(values)
     wide = wide[wide.median().sort_values(ascending=False, kind="stable").index]
     ax, colors = ax or new_axes(.9 + .42 * wide.shape[1]), colors_of(wide.columns)
     for height, (name, column) in enumerate(wide.items()):
@@ -67,7 +67,7 @@ def plot_cumulative(
     ax: Axes | None = None,      # where to draw
 ) -> Axes:
     "The share of users with at most a value, a line a system."
-    wide, own = values_by_user(values), ax is None
+    wide, own = user_table(values), ax is None
     ax, colors = ax or new_axes(3.2), colors_of(wide.columns)
     for place, (name, column) in enumerate(wide.items()):
         known = np.sort(column.dropna().to_numpy())

@@ -13,6 +13,7 @@ from diffrec.core.artifacts import read_json, read_rows
 from diffrec.core.folders import claim_folder
 from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.reviews import import_flickr_aes
+from diffrec.figures.layout import PAGE_WIDTH, pdf_fonts
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import GRAPH_MAPS
 from diffrec.priors.files import load_prior
@@ -493,10 +494,26 @@ def test_an_ablation_shows_every_cell_beside_its_base(project: Path):
         run_step(step, project, progress=False)
 
 
+FIGURES_STEP = at_defaults("64_figures", names=["prior_benchmarks", "simulation", "world_pictures"])
+
+
+@pytest.mark.xdist_group("run_figures")
+def test_figures_are_drawn_again_from_what_reports_keep(project: Path):
+    "From rows and values beside them alone, no wider than a page, with fonts that are embedded."
+    for name in (*FIGURES_STEP.parameters["names"], "zoo"):
+        shutil.copytree(root / "outputs/reports" / name, project / "outputs/reports" / name, ignore=shutil.ignore_patterns("figures", "trials", "report.ipynb"))
+    run_step(FIGURES_STEP, project, progress=False)
+    files = {path.relative_to(project / "outputs/toy/figures").as_posix(): path for path in (project / "outputs/toy/figures").rglob("*.p??")}
+    assert {"prior_benchmarks/costs.png", "prior_benchmarks/learning.pdf", "simulation/precision_coverage.png", "world_pictures/users.pdf",
+            "world_pictures/differences.png"} <= set(files) and not any(name.startswith("zoo") for name in files)
+    for name, path in files.items():
+        assert all(pdf_fonts(path).values()) and pdf_fonts(path) if name.endswith(".pdf") else Image.open(path).width <= 150 * PAGE_WIDTH, name
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
-                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS,
+                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP,
                                       *find_report("tiktok_losses").steps(True),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

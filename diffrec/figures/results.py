@@ -7,22 +7,23 @@ __all__ = ['plot_metric_bars', 'plot_uplift_forest', 'plot_slices', 'plot_distan
            'image_grid', 'plot_degrees', 'plot_learning_curves', 'save_figure', 'stack_histories', 'use_style']
 
 # %% ../../nbs/30_figures/30_results.ipynb #d70a37a9
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import offset_copy
 
-from ..evaluation.rows import metric_name, number_text, over_seeds, pick_rows, prefer_valid, value_text
+from ..evaluation.rows import (
+    LOWER_IS_BETTER, metric_name, number_text, over_seeds, pick_rows, prefer_valid, value_text)
 from .curves import (
-    image_grid, label_ends, new_axes, plot_degrees, plot_learning_curves, stack_histories)
-from .style import color_of, save_figure, use_style
+    image_grid, new_axes, plot_degrees, plot_learning_curves, stack_histories)
+from .layout import PAGE_WIDTH, legend_below
+from .style import color_of, colors_of, save_figure, use_style
 
 # %% ../../nbs/30_figures/30_results.ipynb #17830320
 _all_ = ["color_of", "image_grid", "plot_degrees", "plot_learning_curves", "save_figure", "stack_histories",
@@ -48,13 +49,6 @@ def _name_rows(ax: Axes, names: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def _legend_below(ax: Axes, handles: Sequence[Artist]) -> None:
-    "A legend in two columns under the axis label."
-    under = offset_copy(ax.transAxes, ax.figure, y=-36, units="points")
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=under, ncols=2, borderpad=0,
-              columnspacing=1.4, handletextpad=.5, handlelength=1.6)
-
-
 def _title(picked: pd.DataFrame, metric: str, k: int | None) -> str:
     "The metric and the data."
     return f"{metric_name(metric, k)} · {', '.join(picked['dataset'].unique())}, {', '.join(picked['split'].unique())}"
@@ -73,13 +67,13 @@ def _explain_bars(ax: Axes, kinds: Sequence[str], has_published: bool, single: p
     if single["seed"].nunique() > 1:
         handles.append(plt.Line2D([], [], label="one seed", **marks | dict(markersize=3.5)))
     if len(handles) > 1:
-        _legend_below(ax, handles)
+        legend_below(ax, handles)
 
 # %% ../../nbs/30_figures/30_results.ipynb #d235e6d1
-def _draw_bar(ax: Axes, row: Any, height: float, thickness: float, seeds: pd.Series) -> None:
+def _draw_bar(ax: Axes, row: Any, height: float, thickness: float, seeds: pd.Series, color: str) -> None:
     "The value of one model and selection, with its interval and the values of its seeds if there are several."
     ax.barh(height, row.value, thickness, gid=f"bar {row.model} {row.selection}",
-            facecolor=color_of(row.model), **_KINDS[row.selection] | dict(label=None))
+            facecolor=color, **_KINDS[row.selection] | dict(label=None))
     _interval(ax, row, height, f"{row.model} {row.selection}")
     if len(seeds) > 1:
         ax.plot(seeds, np.full(len(seeds), height), "o", markersize=3.2, markerfacecolor="white", zorder=5,
@@ -108,24 +102,25 @@ def plot_metric_bars(
     single = picked[picked["seed"].notna()]
     picked = over_seeds(picked)
     best = prefer_valid(picked).set_index("model")["value"].to_dict()
-    models = sorted({*picked["model"], *published}, key=lambda name: -best.get(name, published.get(name, -np.inf)))
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    models = sorted({*picked["model"], *published}, key=lambda name: sign * best.get(name, published.get(name, sign * np.inf)))
     kinds = [kind for kind in _KINDS if kind in set(picked["selection"])]
-    ax = ax or new_axes(1.1 + .27 * len(models) * max(len(kinds), 1.2))
-    bar = .78 / len(kinds)
+    ax = ax or new_axes(1.1 + len(models) * (.1 + .22 * len(kinds)))
+    bar, colors = .78 / len(kinds), colors_of(models)
     for row in picked.itertuples():
         height = models.index(row.model) + bar * (kinds.index(row.selection) - (len(kinds) - 1) / 2)
         parts = single[(single["model"] == row.model) & (single["selection"] == row.selection)]["value"]
-        _draw_bar(ax, row, height, bar * .9, parts)
+        _draw_bar(ax, row, height, bar * .9, parts, colors[row.model])
     _draw_published(ax, published, models, set(published) - set(picked["model"]))
     _name_rows(ax, models)
-    _explain_bars(ax, kinds, bool(published), single)
     ax.set(title=_title(picked, metric, k), xlim=(min(0, ax.get_xlim()[0]), None), xlabel=metric_name(metric, k))
+    _explain_bars(ax, kinds, bool(published), single)
     return ax
 
 # %% ../../nbs/30_figures/30_results.ipynb #62342d2f
-def _draw_uplift(ax: Axes, row: Any, height: float) -> None:
+def _draw_uplift(ax: Axes, row: Any, height: float, color: str) -> None:
     "One difference with its interval: an open circle if the interval contains zero."
-    name, color = f"{row.model} {row.versus}", color_of(row.model)
+    name = f"{row.model} {row.versus}"
     clear = row.ci_low > 0 or row.ci_high < 0
     ax.hlines(height, row.ci_low, row.ci_high, color=color, linewidth=2.2, gid=f"interval {name}")
     ax.plot(row.value, height, "o", markersize=7, markeredgewidth=1.6, color=color, zorder=4,
@@ -150,11 +145,11 @@ def plot_uplift_forest(
     picked = prefer_valid(over_seeds(pick_rows(rows, metric, k, paired=True)))
     picked = picked.sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
     _check_intervals(picked, metric)
-    controls = list(picked["versus"].unique())
-    ax = ax or new_axes(1.15 + .3 * len(picked))
+    controls, colors = list(picked["versus"].unique()), colors_of(picked["model"])
+    ax = ax or new_axes(1.15 + .24 * len(picked))
     ax.axvline(0, color="#222222", linewidth=1.2, gid="zero", zorder=2)
     for height, row in enumerate(picked.itertuples()):
-        _draw_uplift(ax, row, height)
+        _draw_uplift(ax, row, height, colors[row.model])
     several = len(controls) > 1
     _name_rows(ax, [f"{row.model} \N{MINUS SIGN} {row.versus}" if several else row.model
                     for row in picked.itertuples()])
@@ -173,41 +168,40 @@ def _count_text(least: Any, most: Any) -> str:
     return f"{least:,}" if least == most else f"{least:,}\N{EN DASH}{most:,}"
 
 # %% ../../nbs/30_figures/30_results.ipynb #d8cb67e5
-def _draw_slices(ax: Axes, model: str, found: pd.DataFrame, x: np.ndarray) -> tuple[float, float]:
-    "The values of one model with their intervals, a row a slice; returns where its line ends."
-    color = color_of(model)
-    ax.vlines(x, found["ci_low"], found["ci_high"], color=color, linewidth=2, gid=f"intervals {model}")
-    ax.plot(x, found["value"], "-o", color=color, linewidth=.8, markersize=6, markeredgecolor="white",
-            gid=f"values {model}")
-    last = int(np.flatnonzero(found["value"].notna())[-1])
-    return x[last], found["value"].iloc[last]
+def _draw_slice(ax: Axes, name: str, found: pd.DataFrame, sizes: tuple[Any, Any], colors: Iterable[str]) -> None:
+    "The values of all models on one slice with their intervals."
+    heights = np.arange(len(found))
+    ax.hlines(heights, found["ci_low"], found["ci_high"], colors=list(colors), linewidth=2, gid=f"intervals {name}")
+    ax.scatter(found["value"], heights, s=34, c=list(colors), edgecolors="white", linewidths=.8, zorder=3,
+               gid=f"values {name}")
+    ax.set_title(f"{name.replace('_', ' ')}\n{_count_text(*sizes)}", fontsize=9, fontweight="normal")
+    ax.xaxis.set_major_locator(MaxNLocator(3))
 
 # %% ../../nbs/30_figures/30_results.ipynb #291c35d7
 def plot_slices(
     rows: pd.DataFrame,      # result rows with several values of `slice`
     metric: str,             # e.g. "auc"
     k: int | None = None,    # its cut-off
-    ax: Axes | None = None,  # where to draw
-) -> Axes:
-    "A metric on each slice with intervals, one line per model."
+) -> Figure:
+    "A metric on each slice with intervals, a panel a slice and a row a model."
     picked = prefer_valid(over_seeds(pick_rows(rows, metric, k, slice=None)))
     # "all" first, then in order of appearance
     slices = sorted(picked["slice"].unique(), key=lambda name: name != "all")
-    models, ends = list(picked["model"].unique()), {}
-    ax = ax or new_axes(3.4)
-    for place, model in enumerate(models):
-        found = picked[picked["model"] == model].set_index("slice").reindex(slices)
-        shift = (place - (len(models) - 1) / 2) * min(.08, .5 / len(models))
-        ends[model] = _draw_slices(ax, model, found, np.arange(len(slices)) + shift)
-    sizes = picked.groupby("slice")["n"].agg(["min", "max"]).reindex(slices).itertuples()
-    texts = [size.Index.replace("_", "\n") + "\n" + _count_text(size.min, size.max) for size in sizes]
-    ax.set(title=_title(picked, metric, k), ylabel=metric_name(metric, k), xticks=range(len(slices)), xticklabels=texts,
-           xlabel="slice, and number evaluated")
-    ax.tick_params(axis="x", labelsize=9 if len(slices) < 6 else 8)
-    ax.grid(axis="x", visible=False)
-    ax.set_xlim(-.4, len(slices) - .65)
-    label_ends(ax, ends)
-    return ax
+    wide = picked.pivot(index="model", columns="slice", values="value")[slices]
+    models = list(wide.sort_values(slices[0], ascending=metric in LOWER_IS_BETTER, kind="stable").index)
+    columns, sizes = min(4, len(slices)), picked.groupby("slice")["n"].agg(["min", "max"])
+    lines = -(-len(slices) // columns)
+    size = (min(PAGE_WIDTH, 2 + 1.8 * columns), .8 + lines * (.7 + .2 * len(models)))
+    figure, axes = plt.subplots(lines, columns, figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False)
+    for ax, name in zip(axes.flat, slices):
+        found = picked[picked["slice"] == name].set_index("model").reindex(models)
+        _draw_slice(ax, name, found, tuple(sizes.loc[name]), colors_of(models).values())
+    for ax in axes.flat[len(slices):]:
+        ax.set_visible(False)
+    _name_rows(axes[0, 0], models)
+    figure.suptitle(_title(picked, metric, k) + ", by slice and number evaluated", fontweight="bold", fontsize=10.5)
+    figure.supxlabel(metric_name(metric, k), fontsize=9.5)
+    return figure
 
 # %% ../../nbs/30_figures/30_results.ipynb #ac8fff16
 def _draw_way(ax: Axes, row: Any, height: float, low: float, high: float) -> None:

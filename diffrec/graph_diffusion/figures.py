@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..figures.curves import label_ends, new_axes
+from ..figures.curves import new_axes
+from ..figures.layout import PAGE_WIDTH, figure_legend, legend_below
 from ..figures.style import color_of
 from .presets import control_name
 
@@ -22,35 +23,37 @@ DRAWN = {"top_share": "users on one item, share", "distinct_targets": "different
          "observed_share": "edges known already, share"}  # column -> title of its panel
 
 # %% ../../nbs/50_graph_diffusion/76_figures.ipynb #e7e579f8
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))   # of lines on top of each other
+
+
 def plot_edge_statistics(
     curves: pd.DataFrame,  # columns model, seed, epoch and those of `DRAWN`; models without edges have none
 ) -> Figure:
-    "The three statistics by epoch side by side, a line a model (mean over seeds)."
+    "The three statistics by epoch side by side, a line a model (mean over seeds), and one legend."
     missing = [column for column in ("model", "seed", "epoch", *DRAWN) if column not in curves]
     if missing:
         raise ValueError(f"curves lack the columns {missing}; at least one model must have generated edges")
     drawn = curves.dropna(subset=list(DRAWN))
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 3.6), layout="constrained")
     for ax, (column, label) in zip(axes, DRAWN.items()):
-        ends = {}
-        for model, frame in drawn.groupby("model", sort=False):
+        for place, (model, frame) in enumerate(drawn.groupby("model", sort=False)):
             mean = frame.groupby("epoch")[column].mean()
-            ax.plot(mean.index, mean, color=color_of(model), gid=f"{column} {model}")
-            ends[model] = (mean.index[-1], mean.iloc[-1])
-        ax.set(xlabel="epoch", title=label)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.plot(mean.index, mean, color=color_of(model), linestyle=_DASHES[place % 3], label=model, gid=f"{column} {model}")
+        ax.set(xlabel="epoch")
+        ax.set_title(label, fontsize=9.5)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if column == "distinct_targets":
             ax.set_yscale("log")
         elif len(drawn):
             ax.set_ylim(-.03, 1.03)
-        if column == "observed_share":
-            label_ends(ax, ends)
+    if len(drawn):
+        figure_legend(figure)
     return figure
 
 # %% ../../nbs/50_graph_diffusion/76_figures.ipynb #7ff4bfae
 EPOCH_PARTS = {"generator_seconds": "generator learns", "redraw_seconds": "edges are drawn",
                "seconds": "recommender's steps"}  # column -> part
-_SHADES = (1., .6, .3)
+_PART_COLORS = ("#3f1f7d", "#e68a2e", "#9fb3c8")
 
 
 def time_split(
@@ -66,19 +69,19 @@ def plot_time_split(
     curves: pd.DataFrame,    # as for `time_split`
     ax: Axes | None = None,  # where to draw
 ) -> Axes:
-    "A stacked bar a model: seconds of an epoch by part."
+    "A stacked bar a model: seconds of an epoch by part; a part has one colour in all bars."
     split = time_split(curves)
-    ax, left = ax or new_axes(1. + .3 * len(split)), np.zeros(len(split))
-    for (part, seconds), shade in zip(split.items(), _SHADES):
-        colors = [color_of(model) for model in split.index]
-        ax.barh(split.index, seconds, left=left, color=colors, alpha=shade, gid=part)
+    ax, left = ax or new_axes(1.2 + .25 * len(split)), np.zeros(len(split))
+    for (part, seconds), color in zip(split.items(), _PART_COLORS):
+        ax.barh(split.index, seconds, left=left, color=color, gid=part, label=part)
         left += seconds.to_numpy()
-    for height, (model, total) in enumerate(zip(split.index, left)):
-        ax.annotate(f"{total:.1f} s", (total, height), (4, 0), textcoords="offset points", va="center")
+    for height, total in enumerate(left):
+        ax.annotate(f"{total:.1f} s", (total, height), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
     ax.invert_yaxis()
     ax.margins(x=.12)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("seconds an epoch, dark to light:\n" + ", ".join(EPOCH_PARTS.values()), loc="left")
+    ax.set_xlabel("seconds an epoch, median")
+    legend_below(ax)
     return ax
 
 # %% ../../nbs/50_graph_diffusion/76_figures.ipynb #3d9a65c2

@@ -196,8 +196,9 @@ def sampler_strips(
 def followed_pictures(
     evaluations: Mapping[str, ImageEvaluation],
     n_shown: int,              # pictures in a row
-) -> np.ndarray:               # [4 * n_shown, S, S, 3] uint8
-    "Four rows: sources, reconstructions, pictures of their embeddings, pictures without the adapter."
-    drawn = {model: evaluations[model].drawn for model in ("autoencoder", "sd15_adapter", "sd15_no_adapter")}
-    rows = [drawn["autoencoder"]["sources"], *(drawn[model]["followed"] for model in drawn)]
-    return np.concatenate([row.pictures[:n_shown] for row in rows])
+) -> dict[str, np.ndarray]:    # title -> [n_shown, S, S, 3] uint8
+    "Sources, reconstructions, pictures of their embeddings, pictures without the adapter."
+    titles = {"reconstructed": "autoencoder", "drawn from its embedding": "sd15_adapter", "without the adapter": "sd15_no_adapter"}
+    rows = {"source picture": evaluations["autoencoder"].drawn["sources"],
+            **{title: evaluations[model].drawn["followed"] for title, model in titles.items()}}
+    return {title: drawn.pictures[:n_shown] for title, drawn in rows.items()}

@@ -32,7 +32,9 @@ from ..data.ratings import RatedBatches, RatedPictures, likes
 from ..diffusion.guidance import Guidance
 from ..diffusion.whitening import Whitening
 from ..evaluation.summary import summarise_ranking
-from ..figures.curves import new_axes
+from ..figures.curves import label_ends, new_axes
+from ..figures.layout import few_ticks
+from ..figures.style import color_of
 from .cost_presets import PriorCosts
 from .evaluation_by_ratings import RatingsEvaluator
 from .histories import Condition, ConditionedBatch, only_user_ids
@@ -338,15 +340,16 @@ def plot_errors_by_time(
     ax: Axes | None = None,  # where to draw
 ) -> Axes:
     "Error of the clean vector against CPU seconds of training, validation included: a line for each training."
-    ax = ax or new_axes(3.2)
+    ax, ends = ax or new_axes(3.2), {}
     for model, trainings in curves.groupby("model", sort=False):
-        label = model
         for _, curve in trainings.groupby("seed"):
-            ax.plot(curve["cpu_seconds"], -curve["valid"], color="C0" if model == "prior" else "0.5", marker="o",
-                    markersize=3, label=label)
-            label = None
-    ax.set(xlabel="CPU seconds of training", ylabel="error of the clean vector", xlim=(0, None))
-    ax.legend()
+            ax.plot(curve["cpu_seconds"], -curve["valid"], color=color_of(model), marker="o", markersize=5,
+                    linewidth=1, gid=f"line {model}")
+        last = trainings.groupby("seed").tail(1)
+        ends[model] = (last["cpu_seconds"].max(), -last["valid"].mean())
+    ax.set(xlabel="CPU seconds of training (a dot: an epoch)", ylabel="error of the clean vector", xscale="log")
+    few_ticks(ax.xaxis)
+    label_ends(ax, ends)
     return ax
 
 # %% ../../nbs/70_priors/78_costs.ipynb #a0e467bd
@@ -356,16 +359,21 @@ UNITS = {"train": "CPU ms a training row", "draw": "CPU ms a guided embedding"}
 def plot_unit_costs(
     costs: Mapping[str, pd.Series],   # from `median_costs`
 ) -> Figure:
-    "A bar for each prior: milliseconds of a training row and of a guided embedding."
-    figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+    "Milliseconds of a training row and of a guided embedding, a dot for each prior, and the multiple of the cheapest."
+    figure, axes = plt.subplots(len(UNITS), 1, figsize=(6, .9 + .28 * sum(len(costs[what]) + 1 for what in UNITS)), layout="constrained",
+                                height_ratios=[len(costs[what]) for what in UNITS])
     for ax, (what, label) in zip(axes, UNITS.items()):
-        milliseconds = 1000 * costs[what]
-        colors = ["C0" if model == "prior" else "0.6" for model in milliseconds.index]
-        ax.barh(list(milliseconds.index), milliseconds, color=colors)
-        ax.set(xscale="log", xlabel=label)
-        for place, value in enumerate(milliseconds):
-            text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-            ax.annotate(text, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-        ax.margins(x=.25)
+        milliseconds = (1000 * costs[what]).sort_values()
+        least, places = milliseconds.min(), range(len(milliseconds))
+        ax.hlines(places, least / 3, milliseconds, color="#cccccc", linewidth=1.2)
+        ax.scatter(milliseconds, places, s=46, c=[color_of(model) for model in milliseconds.index], zorder=3, gid=f"costs {what}")
+        for place, value in zip(places, milliseconds):
+            text = f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
+            more = "" if value == least else f",  {value / least:,.0f} times"
+            ax.text(1.02, place, text + more, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
+        ax.set(xscale="log", yticks=places, yticklabels=milliseconds.index, ylim=(len(milliseconds) - .5, -.5),
+               xlim=(least / 3, 3 * milliseconds.max()))
+        ax.set_title(label, fontsize=9.5)
         ax.tick_params(which="minor", labelbottom=False)
+        ax.grid(axis="y", visible=False)
     return figure

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EmbeddingClassifier', 'kind_probabilities', 'LikeTables', 'TruthKinds', 'TruthEvaluator', 'evaluate_pictures',
-           'Matched', 'by_user', 'match_coverage', 'plot_utility_coverage']
+           'Matched', 'by_user', 'match_coverage', 'label_scales', 'plot_utility_coverage']
 
 # %% ../../nbs/70_priors/70_evaluation_by_truth.ipynb #153f7466
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from ..core.checks import check_shape
 from ..core.seeds import rng_for
 from ..evaluation.image_sets import nearest_distances, neighbour_radii
+from ..figures.layout import label_points, legend_below
 from ..world.drawing import ATTRIBUTES
 from ..world.population import ONE_HOT, kind_numbers
 from ..world.world import LIKE, World
@@ -224,12 +225,26 @@ def _mean_and_error(frame: pd.DataFrame) -> list[tuple[float, float]]:
 
 
 def _plot_curve(curve: Mapping[float, pd.DataFrame], ax: plt.Axes, look: Mapping[str, str]) -> None:
-    "One line through the points of all guidance scales, each with its scale."
+    "One line through the points of all guidance scales."
     places = {scale: _mean_and_error(curve[scale]) for scale in sorted(curve)}
     (x, _), (y, error) = (zip(*axis) for axis in zip(*places.values())) if places else (((), ()), ((), ()))
-    ax.errorbar(x, y, yerr=error, marker="o", markersize=4, capsize=2, **look)
-    for scale, place in zip(places, zip(x, y)):
-        ax.annotate(f"{scale:g}", place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    ax.errorbar(x, y, yerr=error, marker="o", markersize=4, capsize=0, elinewidth=.9, linewidth=1.5, **look)
+
+# %% ../../nbs/70_priors/70_evaluation_by_truth.ipynb #5ca1e002
+def label_scales(
+    ax: plt.Axes,                                         # with the curves in it, of its final size
+    curves: Mapping[str, Mapping[float, pd.DataFrame]],   # name -> guidance scale -> evaluated draws
+) -> None:
+    "Write the guidance scale beside each point of each curve, where it covers nothing."
+    colours = {handle.get_label(): handle[0].get_color() for handle in ax.containers}
+    places, texts, inks = [], [], []
+    for name, curve in curves.items():
+        for scale in sorted(curve):
+            (x, _), (y, _) = _mean_and_error(curve[scale])
+            places.append((x, y))
+            texts.append(f"{scale:g}")
+            inks.append(colours[name])
+    label_points(ax, places, texts, inks, fontsize=7)
 
 # %% ../../nbs/70_priors/70_evaluation_by_truth.ipynb #97245643
 def plot_utility_coverage(
@@ -243,13 +258,16 @@ def plot_utility_coverage(
     if missing := sorted({*curves, *points} - set(among)):
         raise ValueError(f"{missing} have no place among {among}")
     looks = _looks(among)
-    ax = ax or plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1]
+    own, ax = ax is None, ax or plt.subplots(figsize=(6, 4.6), layout="constrained")[1]
     for name, curve in curves.items():
         _plot_curve(curve, ax, looks[name])
     for name, frame in points.items():
         (x, x_error), (y, y_error) = _mean_and_error(frame)
         marker = "sD^vP*Xphd"[among.index(name) % 10]
-        ax.errorbar(x, y, y_error, x_error, marker=marker, markersize=7, capsize=2, linestyle="none", **looks[name])
+        ax.errorbar(x, y, y_error, x_error, marker=marker, markersize=6, capsize=0, elinewidth=.9, linestyle="none",
+                    **looks[name])
     ax.set(xlabel="coverage of the user's likes", ylabel="true utility, standard deviations")
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
+    if own:
+        legend_below(ax)
+        label_scales(ax, curves)
     return ax

@@ -22,11 +22,12 @@ from torch import Tensor
 from ..core.seeds import rng_for
 from ..evaluation.calibration import reliability_table
 from ..figures.curves import image_grid
+from ..figures.layout import PAGE_WIDTH, few_ticks, figure_legend
 from ..figures.results import plot_reliability
 from .comparison import Comparison
 from .draw_analyses import UpliftResamples, label_of, support_guidances
 from .evaluation import Draws
-from .evaluation_by_truth import plot_utility_coverage
+from .evaluation_by_truth import label_scales, plot_utility_coverage
 from .presets import PriorEvaluation
 from .training import levels_at_best, linear_errors, plot_level_curves
 
@@ -50,16 +51,17 @@ def plot_panels(
     panels: Mapping[str, Panel],           # group -> its curves and points
     utility_name: str,                     # of the vertical axis
     among: Sequence[str] | None = None,    # all names, each with one look; None: those of each panel
-    height: float = 4.2,                   # inches
+    height: float = 4.6,                   # inches
 ) -> Figure:
     "Utility against coverage, a panel for each group and one legend."
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), height), layout="constrained", sharey=True,
-                                squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(min(PAGE_WIDTH, 4.4 * len(panels)), height), layout="constrained",
+                                sharey=True, squeeze=False)
     for ax, (group, (curves, points)) in zip(axes[0], panels.items()):
         plot_utility_coverage(curves, points, ax, among)
-        ax.set(title=group, ylabel=utility_name if ax is axes[0, 0] else "")
-        ax.get_legend().remove()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+        ax.set(title=group, xlabel="coverage of the user's likes", ylabel=utility_name if ax is axes[0, 0] else "")
+    figure_legend(figure)
+    for ax, (curves, _) in zip(axes[0], panels.values()):
+        label_scales(ax, curves)
     return figure
 
 # %% ../../nbs/70_priors/85_figures.ipynb #9c630310
@@ -92,7 +94,7 @@ def plot_systems(
                           for scale in (usable[group] if model == study.main else study.guidance_scales)}
                   for model in [study.main, *study.released] if model in there}
         panels[group] = (curves, {name: mean_over_seeds(values, group, name) for name in controls if name in there})
-    return plot_panels(panels, utility_name, [study.main, *study.released, *controls], height=4.4)
+    return plot_panels(panels, utility_name, [study.main, *study.released, *controls], height=5.4)
 
 # %% ../../nbs/70_priors/85_figures.ipynb #36cdd7a0
 def plot_verifier_reliability(
@@ -113,7 +115,7 @@ def plot_uplifts(
 ) -> Figure:
     "Relative uplift of own draws against the guidance scale."
     scales = np.array(study.guidance_scales)
-    size = (4.5 * len(evaluators), 3.4)
+    size = (min(PAGE_WIDTH, 4.2 * len(evaluators)), 3.4)
     figure, axes = plt.subplots(1, len(evaluators), figsize=size, layout="constrained", sharey=True)
     for ax, name in zip(np.atleast_1d(axes), evaluators):
         for place, group in enumerate(groups):
@@ -126,7 +128,7 @@ def plot_uplifts(
                title=f"by the {name}")
         ax.minorticks_off()
     np.atleast_1d(axes)[0].set_ylabel("uplift of own draws, share")
-    np.atleast_1d(axes)[0].legend(fontsize=8)
+    figure_legend(figure)
     return figure
 
 # %% ../../nbs/70_priors/85_figures.ipynb #0c4db6c2
@@ -135,25 +137,28 @@ def _plot_support_utility(rows: pd.DataFrame, study: PriorEvaluation, ax: Axes, 
     sizes = (0, *study.support_sizes)
     found = rows[rows["seed"].isna()].set_index("slice").loc[[f"unseen_support{count}" for count in sizes]]
     middle, low, high = found[["value", "ci_low", "ci_high"]].to_numpy().T
-    ax.errorbar(range(len(sizes)), middle, (middle - low, high - middle), marker="o", capsize=3)
-    ax.set(xticks=range(len(sizes)), xticklabels=sizes, xlabel="support ratings, at most",
-           ylabel=utility_name.partition(",")[0])
+    ax.errorbar(range(len(sizes)), middle, (middle - low, high - middle), marker="o", markersize=5, elinewidth=1.2)
+    ax.set(xticks=range(len(sizes)), xticklabels=sizes, xlabel="support ratings, at most", ylabel=utility_name.partition(",")[0])
 
 
 def _plot_kept_shares(shares: pd.DataFrame, study: PriorEvaluation, ax: Axes) -> None:
-    "Share of the uplift that unseen users keep, for each guidance and comparison."
-    names = list(support_guidances(study))
-    for place, ((name, versus), part) in enumerate(shares.groupby(["model", "versus"], sort=False)):
+    "Share of the uplift that unseen users keep, for each guidance and comparison; an interval may leave the axes."
+    names, systems = list(support_guidances(study)), shares.groupby(["model", "versus"], sort=False)
+    most = min(1.6, shares["ci_high"].max()) + .05
+    for place, ((name, versus), part) in enumerate(systems):
         values, low, high = part[["value", "ci_low", "ci_high"]].to_numpy(float).T
-        ends = ((values - low).clip(min=0), (high - values).clip(min=0))
-        ax.errorbar(np.arange(len(part)) + .08 * (place - len(names) + .5), values, ends, marker="o", markersize=4,
-                    capsize=2, color=f"C{names.index(name)}", linestyle={"seen": "-", "seen_alike": ":"}[versus],
-                    label=f"{name}, versus {versus}")
+        where = np.arange(len(part)) + .16 * (place - (systems.ngroups - 1) / 2)
+        color = f"C{names.index(name)}"
+        ax.vlines(where, low, high.clip(max=most), color=color, linewidth=1.2)
+        ax.plot(where, values, {"seen": "o", "seen_alike": "D"}[versus], color=color, markersize=5,
+                markerfacecolor=color if versus == "seen" else "white", label=f"{name}, versus {versus}")
+        if (high > most).any():
+            ax.plot(where[high > most], np.full((high > most).sum(), most - .02), "^", color=color, markersize=4)
     ax.axhline(1, color="0.5", linewidth=.8, linestyle=":")
-    limits = (min(0, shares["value"].min()) - .05, min(2., shares["ci_high"].max()) + .05)
-    ax.set(xticks=range(len(study.support_sizes)), xticklabels=study.support_sizes, xlabel="support ratings, at most",
-           ylabel="share of the uplift of the seen", ylim=limits)
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, .5))
+    ax.set(xticks=range(len(study.support_sizes)), xticklabels=study.support_sizes,
+           xlabel="support ratings, at most (a triangle: the interval goes on)", ylabel="share of the uplift of the seen",
+           ylim=(min(0, shares["value"].min()) - .05, most))
+    ax.grid(axis="x", visible=False)
 
 # %% ../../nbs/70_priors/85_figures.ipynb #966e4e13
 def plot_support_sizes(
@@ -163,9 +168,10 @@ def plot_support_sizes(
     utility_name: str,
 ) -> Figure:
     "Utility and kept share against the number of support ratings."
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.6), layout="constrained", width_ratios=(1, 1.5))
     _plot_support_utility(rows, study, axes[0], utility_name)
     _plot_kept_shares(shares, study, axes[1])
+    figure_legend(figure)
     return figure
 
 # %% ../../nbs/70_priors/85_figures.ipynb #07185c3a
@@ -249,17 +255,18 @@ def plot_learning(
     variances: Tensor | None = None,  # [D] of whitened embeddings: adds the best linear prediction
 ) -> Figure:
     "Error of the clean vector over epochs and by noise level."
-    figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 3.8), layout="constrained")
     at_best = levels_at_best(levels, curves)
     for place, model in enumerate(models):
         plot_training_curves(curves[curves["model"] == model], axes[0], f"C{place}", model)
         mean = at_best[at_best["model"] == model].groupby("log_snr")["error"].mean()
-        axes[2].plot(mean.index, mean, color=f"C{place}", marker="o", markersize=3)
+        axes[2].plot(mean.index, mean, color=f"C{place}", marker="o", markersize=3, linestyle=("-", "--", ":")[place % 3])
     plot_level_curves(levels[levels["model"] == models[0]], axes[1])
     if variances is not None:
         grid = np.linspace(levels["log_snr"].min(), levels["log_snr"].max(), 50)
         axes[2].plot(grid, linear_errors(variances, grid), linestyle=":", color="0.4")
-    axes[0].set(xlabel="epoch", ylabel="error of the clean vector")
+    axes[0].set(xlabel="epoch", ylabel="error of the clean vector", yscale="log")
     axes[2].set(xlabel="log-SNR (left: noise)", ylabel="error of the clean vector")
-    axes[0].legend(fontsize=8)
+    few_ticks(axes[0].yaxis)
+    figure_legend(figure)
     return figure

@@ -20,7 +20,8 @@ from ..diffusion.guidance import Guidance
 from ..evaluation.image_sets import unit_rows
 from ..evaluation.inference import Estimate
 from ..evaluation.rows import metric_name, value_text
-from ..figures.curves import image_grid, new_axes
+from ..figures.curves import image_grid, new_axes, plot_learning_curves
+from ..figures.layout import label_points, legend_below
 from .cost_presets import SimulationStudy
 from .sampling import SamplerSettings
 from .simulation import ceilings, kind_names, mean_over_trainings
@@ -161,20 +162,21 @@ def plot_precision_coverage(
     ax: Axes | None = None,  # where to draw
 ) -> Axes:
     "Precision@25 against coverage of priors and controls."
-    ax = ax or plt.subplots(figsize=(7.4, 4.4), layout="constrained")[1]
+    ax, places, texts = ax or new_axes(4.8), [], []
     for place, model in enumerate(study.models):
         curve = _curve(values, model)
         ax.plot(curve["coverage"], curve["precision@25"], "o-", markersize=5, color=f"C{place}", label=model)
-        for scale, point in curve.iterrows() if len(curve) > 1 else []:
-            ax.annotate(f"{scale:g}", (point["coverage"], point["precision@25"]), (4, 4), textcoords="offset points",
-                        fontsize=7)
+        if len(curve) > 1:
+            places += curve[["coverage", "precision@25"]].to_numpy().tolist()
+            texts += [f"{scale:g}" for scale in curve.index]
     for place, control in enumerate(controls_in(values, study)):
         curve = _curve(values, control)
         ax.plot(curve["coverage"], curve["precision@25"], marker=MARKERS[place], markersize=6, linestyle=":",
                 linewidth=.8, color=_control_color(place, len(study.models)), label=control)
     _mark_ceilings(ax)
     ax.set(xlabel="coverage of held-out likes", ylabel="precision@25", ylim=(0, 1.02))
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
+    legend_below(ax)
+    label_points(ax, places, texts)
     return ax
 
 # %% ../../nbs/70_priors/79_simulation_results.ipynb #29e904da
@@ -208,12 +210,8 @@ def plot_errors_by_epoch(
     curves: pd.DataFrame,    # columns epoch, valid, model and seed
     ax: Axes | None = None,  # where to draw
 ) -> Axes:
-    "Error of the clean vector by epoch, a line for each training."
-    ax = ax or new_axes(3.2)
-    validated = curves.dropna(subset="valid")
-    for place, (model, trainings) in enumerate(validated.groupby("model", sort=False)):
-        for number, (_, curve) in enumerate(trainings.groupby("seed")):
-            ax.plot(curve["epoch"], -curve["valid"], color=f"C{place}", label=None if number else model)
-    ax.set(xlabel="epoch", ylabel="error of the clean vector", yscale="log")
-    ax.legend(fontsize=8)
+    "Error of the clean vector by epoch: mean over trainings, lowest to highest."
+    errors = curves.dropna(subset="valid").assign(error=-curves["valid"])
+    ax = plot_learning_curves(errors[["model", "seed", "epoch", "error"]], "error", ax or new_axes(3.2))
+    ax.set_ylabel("error of the clean vector")
     return ax

@@ -26,7 +26,7 @@ from ..core.seeds import fixed_seed, generator_for, rng_for
 from ..data.interactions import Interactions
 from ..data.ratings import RatedBatches, RatedPictures, RatedRows, likes
 from ..diffusion.whitening import Whitening
-from ..figures.curves import new_axes
+from ..figures.curves import label_ends, new_axes
 from .files import load_prior, save_prior
 from .histories import ConditionedBatch
 from .prior import Prior, denoising_errors
@@ -277,10 +277,13 @@ def plot_level_curves(
 ) -> Axes:
     "Each level's error over the epochs, as a share of its first."
     ax = ax or new_axes(4.4)
-    means = levels.groupby(["log_snr", "epoch"])["error"].mean().unstack("epoch")
+    ends, colors, means = {}, {}, levels.groupby(["log_snr", "epoch"])["error"].mean().unstack("epoch")
     for place, (level, curve) in enumerate(means.iterrows()):
         color = plt.get_cmap("viridis")(place / max(1, len(means) - 1) * .9)
-        ax.plot(curve.index, curve / curve.iloc[0], color=color, marker="o", markersize=2.5, label=f"{level:.0f}")
+        share = curve.dropna() / curve.iloc[0]
+        ax.plot(share.index, share, color=color, marker="o", markersize=2.5)
+        name = f"log-SNR {level:.0f}"
+        ends[name], colors[name] = (share.index[-1], share.iloc[-1]), color
     ax.set(xlabel="epoch", ylabel="error, share of the first")
-    ax.legend(title="log-SNR", fontsize=7, title_fontsize=7)
+    label_ends(ax, ends, colors)
     return ax

@@ -17,8 +17,8 @@ def add_compare(commands: Any) -> None:
     "The options of `diffrec compare`."
     command = commands.add_parser("compare", help="two systems as one paired difference over users", allow_abbrev=False)
     add = command.add_argument
-    add("first", metavar="A", help="a table with columns user and value, recommended items (user, item, score, or MMRec's recommend_topk), a kept "
-        "trial, trials/MODEL for all its seeds, or a report's folder")
+    add("first", metavar="A", help="a table with columns user and value, recommended items (user, item, score, or MMRec's "
+        "recommend_topk), a kept trial, trials/MODEL for all its seeds, or a report's folder")
     add("second", metavar="B", help="the same; the difference is A minus B")
     add("--metric", default=None, help="of trials and of recommended items, e.g. recall")
     add("--test", default="", help="held-out events, a table of users and items, that recommended items are compared with")
@@ -28,8 +28,8 @@ def add_compare(commands: Any) -> None:
     add("--slice", default=None, help="of trials (default: all)")
     add("--user", default="user", help="column of tables (default: user)")
     add("--value", default="value", help="column of tables (default: value)")
-    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="of trials with a further column, e.g. guidance_scale=2.0; may be "
-        "repeated")
+    add("--where", action="append", default=[], metavar="COLUMN=VALUE",
+        help="of trials with a further column, e.g. guidance_scale=2.0; may be repeated")
     add("--picture", default="", help="file of an estimation plot, .png or .pdf")
 
 

@@ -138,7 +138,7 @@ def order_agreement(
 ) -> pd.DataFrame:           # result rows
     "Rank correlation over systems of the uplift by a judge and by the truth, in each slice in which both evaluated three systems."
     means = gains.groupby(["slice", "model", "evaluator"])["gain"].mean().unstack()[[judge, truth]].dropna()
-    rows = [dict(run=report, dataset=dataset, split="test", slice=slice_, model=judge, versus="", selection="valid", metric="rank_correlation(uplift)",
-                 value=float(spearmanr(part[judge], part[truth]).statistic), n=len(part))
+    common = dict(run=report, dataset=dataset, split="test", versus="", selection="valid", metric="rank_correlation(uplift)")
+    rows = [dict(common, slice=slice_, model=judge, value=float(spearmanr(part[judge], part[truth]).statistic), n=len(part))
             for slice_, part in means.groupby(level=0) if len(part) >= 3]
     return result_rows(rows)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from diffrec.core.artifacts import read_rows, read_table
+from diffrec.core.artifacts import read_json, read_rows, read_table
 from diffrec.core.paths import Paths
 from diffrec.core.seeds import rng_for
 from diffrec.data.dataset_files import save_dataset
@@ -33,6 +33,7 @@ from diffrec.language.training import LANGUAGE
 from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
 from diffrec.personal_images.family import PERSONAL
 from diffrec.personal_images.fusion_training import fusion_rows
+from diffrec.personal_images.personalisation_rows import gain_rows, image_gains, order_agreement, prior_gains, win_rows
 from diffrec.personal_images.presets import PRESETS as PERSONAL_PRESETS
 from diffrec.personal_images.studies import personal_rows, user_cost_rows
 from diffrec.personal_images.user_evaluation import PersonalEvaluation
@@ -598,3 +599,19 @@ def test_rows_of_pictures_for_users_follow_from_the_kept_values():
     found = pd.concat([personal_rows(pd.concat(frames, ignore_index=True), controls, study, *named),
                        user_cost_rows(facts, study, *named), fusion])
     assert_committed(found, "world_image_lora")
+
+
+# Personalisation: from the values that three other reports keep.
+
+
+def test_rows_of_personalisation_follow_from_the_values_of_other_reports():
+    "Uplifts, p-values and wins by the code of today; the gains are those of the trials and tables that are kept now."
+    name, named = "world_personalisation", ("world_personalisation", "world-gallery-ratings")
+    controls = {model: recipe.control for model, recipe in study_recipes(PERSONAL, PERSONAL_PRESETS["world"]).items() if recipe.control}
+    drawn = read_json(reports / "world_prior" / "config.json")["parameters"]
+    of_priors = prior_gains(reports / "world_prior", drawn["n_draws"])
+    beside = {model: "prior" for model in of_priors["model"].unique() if model != "prior"}
+    pictures = read_table(reports / "world_pictures" / "judged.parquet").query("metric == 'utility'").assign(slice="pictures")
+    found = [gain_rows(image_gains(reports / "world_image_lora"), controls, *named), gain_rows(of_priors, beside, *named),
+             win_rows(pictures, "utility", "prior_8", 4, *named), order_agreement(of_priors, "verifier", "truth", *named)]
+    assert_committed(pd.concat(found), name)

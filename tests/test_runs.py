@@ -405,6 +405,25 @@ def test_a_report_on_pictures_for_users_shows_every_control(project: Path):
     assert set(rows.loc[rows["model"] == "fusion_weight", "metric"]) == {"weight_range", "rank_correlation"}
 
 
+PERSONALISATION_STEPS = find_report("world_personalisation").steps(True)
+
+
+def test_what_pictures_gain_is_made_from_the_values_of_other_reports(project: Path):
+    "The committed ones; every system stands beside permuted sets, with p, and wins of a slice add up to 1."
+    for report in ("world_prior", "world_image_lora", "world_pictures"):
+        if not (project / "outputs/reports" / report).exists():
+            shutil.copytree(root / "outputs/reports" / report, project / "outputs/reports" / report)
+    run_steps(PERSONALISATION_STEPS, project, progress=False)
+    rows = read_rows((project / PERSONALISATION_STEPS[-1].output).parent / "results.parquet")
+    for metric in ("uplift(truth)", "uplift(verifier)", "uplift(liked attributes)"):
+        compared, corrected = (rows[rows["metric"].eq(name) & rows["versus"].eq("permuted")] for name in (metric, f"p_holm({metric})"))
+        assert len(compared) > 20 and set(zip(compared["model"], compared["slice"])) == set(zip(corrected["model"], corrected["slice"]))
+    assert {("generated", "generated_shuffled"), ("keywords", "base")} <= set(zip(rows["model"], rows["versus"]))
+    wins = rows[rows["metric"] == "wins(utility)"]
+    assert {"few", "many", "unseen", "pictures", "seen-16", "unseen-64"} <= set(wins["slice"])
+    assert np.allclose(wins.groupby("slice")["value"].sum(), 1)
+
+
 COST_STEPS = find_report("language_benchmarks").steps(True)
 
 
@@ -513,7 +532,7 @@ def test_figures_are_drawn_again_from_what_reports_keep(project: Path):
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
-                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP,
+                                      *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP, *PERSONALISATION_STEPS,
                                       *find_report("tiktok_losses").steps(True),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run

@@ -17,21 +17,31 @@ def add_compare(commands: Any) -> None:
     "The options of `diffrec compare`."
     command = commands.add_parser("compare", help="two systems as one paired difference over users", allow_abbrev=False)
     add = command.add_argument
-    add("first", metavar="A", help="a table with columns user and value, a kept trial, or trials/MODEL for all its seeds")
+    add("first", metavar="A", help="a table with columns user and value, recommended items (user, item, score, or MMRec's "
+        "recommend_topk), a kept trial, trials/MODEL for all its seeds, or a report's folder")
     add("second", metavar="B", help="the same; the difference is A minus B")
-    add("--metric", default=None, help="of trials, e.g. recall")
-    add("--k", type=int, default=None, help="cut-off of lists, of trials")
+    add("--metric", default=None, help="of trials and of recommended items, e.g. recall")
+    add("--test", default="", help="held-out events, a table of users and items, that recommended items are compared with")
+    add("--model", default="", help="of a folder with trials of several models")
+    add("--other-model", default="", help="of the second folder (default: the same)")
+    add("--k", type=int, default=None, help="cut-off of lists")
     add("--slice", default=None, help="of trials (default: all)")
     add("--user", default="user", help="column of tables (default: user)")
     add("--value", default="value", help="column of tables (default: value)")
+    add("--where", action="append", default=[], metavar="COLUMN=VALUE",
+        help="of trials with a further column, e.g. guidance_scale=2.0; may be repeated")
     add("--picture", default="", help="file of an estimation plot, .png or .pdf")
 
 
 def run_compare(options: argparse.Namespace) -> str:
     "The difference as text, and as a picture if one is asked for."
     from diffrec.studies.comparison import compare_users, plot_comparison, read_user_values
-    columns = options.metric, options.k, options.slice, options.user, options.value
-    first, second = (read_user_values(path, *columns) for path in (options.first, options.second))
+    columns = options.metric, options.k, options.slice, options.user, options.value, options.test
+    sides = (options.first, options.model), (options.second, options.other_model or options.model)
+    if wrong := [text for text in options.where if "=" not in text]:
+        raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
+    where = dict(text.split("=", 1) for text in options.where)
+    first, second = (read_user_values(path, *columns, model, where) for path, model in sides)
     found = compare_users(first, second)
     if not options.picture:
         return found.text()

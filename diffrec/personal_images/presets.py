@@ -21,6 +21,7 @@ class PersonalStudy:
     fewer_seeds: dict[str, Count] = field(default_factory=dict)  # model -> how many of the seeds it gets
     fit: dict[str, Any] = field(default_factory=dict)         # changes to the training loop of every recipe
     shape: dict[str, Any] = field(default_factory=dict)       # changes to the shape of every recipe
+    recipe: dict[str, Any] = field(default_factory=dict)      # changes to other fields of every recipe that has them
     with_controls: bool = False                               # also the control of every model
     split: dict[str, Any] = field(default_factory=dict)       # fields of `SplitSettings`
     evaluation: dict[str, Any] = field(default_factory=dict)  # fields of `user_evaluation.PersonalEvaluation`

@@ -95,8 +95,10 @@ def read_trial(
     header, wide = _opened(path)
     index = [name for name in wide.columns if "@" not in name]
     rows = wide.melt(index, var_name="name").dropna(subset="value")
-    metric, k = (rows["name"].str.rsplit("@", n=1).str[at] for at in (0, 1))
-    rows = rows.assign(metric=pd.Categorical(metric, metric.unique()), k=k.astype(int))
+    parts = {name: name.rsplit("@", 1) for name in rows["name"].unique()}
+    metrics = {name: part[0] for name, part in parts.items()}
+    rows = rows.assign(metric=pd.Categorical(rows["name"].map(metrics), list(dict.fromkeys(metrics.values()))),
+                       k=rows["name"].map({name: int(part[1]) for name, part in parts.items()}))
     if "slice" in index:
         rows["slice"] = pd.Categorical(rows["slice"], wide["slice"].unique())
     columns = ["user", *(name for name in index if name not in ("user", "selection")), "metric", "k", "value",

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTE_WIDTHS', 'FEATURES', 'MAP_SLICES', 'EVERY_POINT', 'GRAPH_MAPS', 'MapPoint', 'GraphMap',
-           'described_features', 'point_dataset', 'map_recipes', 'values_of_world', 'map_values', 'comparison_rows',
-           'map_rows', 'grid_differences', 'plot_graph_map', 'map_sentences', 'real_differences']
+           'described_features', 'point_dataset', 'map_recipes', 'world_folder', 'world_fingerprints',
+           'values_of_world', 'map_values', 'comparison_rows', 'map_rows', 'grid_differences', 'plot_graph_map',
+           'map_sentences', 'real_differences']
 
 # %% ../../nbs/50_graph_diffusion/80_graph_map.ipynb #4ad73096
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,7 +27,7 @@ from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..core.settings import Count, Names, Seeds, check_fields
 from ..data.dataset_files import read_dataset, save_dataset
-from ..data.interactions import Dataset
+from ..data.interactions import Dataset, fingerprint
 from ..evaluation.inference import holm, mean_estimate, uplift
 from ..evaluation.rows import number_text
 from ..figures.curves import new_axes
@@ -131,6 +132,24 @@ def map_recipes(
 MAP_SLICES = ("all", "item_cold")
 
 
+def world_folder(
+    out: str | Path,
+    point: MapPoint,
+    seed: int,
+) -> Path:
+    "Where the data, weights and trials of one world are."
+    return Path(out) / point.name.replace(", ", "-").replace(" ", "_") / f"seed-{seed}"
+
+
+def world_fingerprints(
+    study: GraphMap,
+    out: str | Path,        # of `map_values`
+) -> dict[str, str]:        # point and seed -> fingerprint of the data
+    "What the worlds of a map hold."
+    return {f"{point.name}, seed {seed}": fingerprint(read_dataset(world_folder(out, point, seed) / "data"))
+            for point in study.points() for seed in study.seeds}
+
+
 def values_of_world(
     point: MapPoint,
     study: GraphMap,
@@ -138,7 +157,7 @@ def values_of_world(
     seed: int,
 ) -> pd.DataFrame:       # columns user, slice, value, model
     "Recall of every test user of one world by every model."
-    folder = Path(out) / point.name.replace(", ", "-").replace(" ", "_") / f"seed-{seed}"
+    folder = world_folder(out, point, seed)
     if not (folder / "data" / "card.json").exists():
         save_dataset(point_dataset(point, study, seed), folder / "data")
     pairs = [(recipe, seed) for recipe in map_recipes(study).values()]

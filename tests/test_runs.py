@@ -218,6 +218,20 @@ def test_the_report_on_what_adds_what_has_every_step(project: Path):
         assert {("lightgcn_softmax", "lightgcn_bpr"), ("lightgcn_bpr", "lightgcn_bpr_no_graph")} <= set(found.index)
 
 
+@pytest.mark.xdist_group("run_table")
+def test_the_published_table_has_both_losses_and_every_control(project: Path):
+    report = make_report([find_report("tiktok_table")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    rows = rows[rows["seed"].isna() & rows["slice"].eq("all") & rows["selection"].eq("valid") & rows["metric"].eq("recall")]
+    found = rows.set_index(["model", "versus"])
+    for pair in (("sgl", "sgl_no_contrast"), ("sgl_softmax", "sgl"), ("diffrec", "diffrec_one_step"), ("diffrec", "mult_vae"),
+                 ("freedom", "freedom_shuffled"), ("freedom", "walk"), ("sgl_softmax", "lightgcn_softmax")):
+        both = [found.loc[(model, ""), "value"] for model in pair]
+        assert found.loc[pair, "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
+        assert found.loc[pair, "ci_low"] <= found.loc[pair, "value"] <= found.loc[pair, "ci_high"]
+    assert {"sgl-seed-0.parquet", "freedom_shuffled-seed-0.parquet"} <= {path.name for path in (report / "trials").iterdir()}
+
+
 @pytest.mark.xdist_group("run_graphs")
 def test_genrec_is_trained_from_its_preset(project: Path):
     run_chain(project, "graphs")

@@ -21,11 +21,17 @@ from ..data.interactions import Dataset, liked
 from ..data.weightings import weighted_similarity
 from .als import ImplicitALS
 from .counting import ItemKNN, LikeRate, Popularity, Shrinkage
+from .diffrec import DiffRec, LDiffRec
 from .factorization import VBPR, MatrixFactorization, join_features
+from .feature_graphs import FREEDOM, MGCN
+from .graph_contrast import HCCF, NCL, NGCF, SGL
 from .lattice import LATTICE
 from .lightgcn import LightGCN
 from .linear import EASE, SLIM, PureSVD
 from .loss_models import LossConfig, WithLoss
+from .modal_contrast import CLCRec, MMGCL, SLMRec
+from .modal_graphs import GRCN, MMGCN
+from .mult_vae import MultVAE
 from .multimodal import BM3, LightGCNM
 from .neural_cf import NeuMF
 from .walks import DampedWalk, RP3Beta, Walk
@@ -157,6 +163,34 @@ def _lightgcn_m_by_loss(shape: dict, data: Dataset) -> ScoringModel:
     own, loss = _loss_of(shape)
     return WithLoss(_multimodal(LightGCNM).build(own, data), liked(data.train).matrix(), loss)
 
+# %% ../../nbs/40_recommenders/52_builders.ipynb #ea9e7009
+def _of_rows(kind: type) -> Network:
+    "A model that learns from users' rows of likes."
+    return Network(lambda shape, data: kind(liked(data.train).matrix(), **shape), kind)
+
+
+def _own_or_chosen_loss(shape: dict) -> dict:
+    "The arguments of a model with a second loss: its ranking loss is the shape's, or its own."
+    if "loss" in shape:
+        own, loss = _loss_of(shape)
+        return {**own, "loss": loss}
+    if without := sorted({one.name for one in fields(LossConfig)} & set(shape)):
+        raise ValueError(f"{without} are settings of a loss: name it, as in loss='softmax'")
+    return shape
+
+
+def _side_loss(kind: type) -> Network:
+    "A model of the likes with a second loss."
+    return Network(lambda shape, data: kind(liked(data.train).matrix(), **_own_or_chosen_loss(shape)), kind)
+
+
+def _modal_side_loss(kind: type, shuffled: bool = False) -> Network:
+    "A model of the likes and features with a second loss, or its control with shuffled features."
+    def build(shape: dict, data: Dataset) -> ScoringModel:
+        features = shuffled_features(data) if shuffled else {name: np.asarray(one) for name, one in data.features.items()}
+        return kind(liked(data.train).matrix(), features, **_own_or_chosen_loss(shape))
+    return Network(build, kind)
+
 # %% ../../nbs/40_recommenders/52_builders.ipynb #0f042c16
 NETWORKS: dict[str, Network] = {
     "popularity": Network(_popularity, Popularity, learns=False),
@@ -190,4 +224,25 @@ NETWORKS: dict[str, Network] = {
     "vbpr_by_loss": Network(_vbpr_by_loss, WithLoss),
     "lightgcn_by_loss": Network(_lightgcn_by_loss, WithLoss),
     "lightgcn_m_by_loss": Network(_lightgcn_m_by_loss, WithLoss),
+    "mult_vae": _of_rows(MultVAE),
+    "diffrec": _of_rows(DiffRec),
+    "l_diffrec": _of_rows(LDiffRec),
+    "ngcf": _side_loss(NGCF),
+    "sgl": _side_loss(SGL),
+    "ncl": _side_loss(NCL),
+    "hccf": _side_loss(HCCF),
+    "freedom": _modal_side_loss(FREEDOM),
+    "freedom_shuffled": _modal_side_loss(FREEDOM, shuffled=True),
+    "mgcn": _modal_side_loss(MGCN),
+    "mgcn_shuffled": _modal_side_loss(MGCN, shuffled=True),
+    "mmgcn": _modal_side_loss(MMGCN),
+    "mmgcn_shuffled": _modal_side_loss(MMGCN, shuffled=True),
+    "grcn": _modal_side_loss(GRCN),
+    "grcn_shuffled": _modal_side_loss(GRCN, shuffled=True),
+    "clcrec": _modal_side_loss(CLCRec),
+    "clcrec_shuffled": _modal_side_loss(CLCRec, shuffled=True),
+    "mmgcl": _modal_side_loss(MMGCL),
+    "mmgcl_shuffled": _modal_side_loss(MMGCL, shuffled=True),
+    "slmrec": _modal_side_loss(SLMRec),
+    "slmrec_shuffled": _modal_side_loss(SLMRec, shuffled=True),
 }

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ListMetric', 'Slice', 'CLOSED_FORM', 'RANKING', 'RATING', 'MULTIMODAL', 'RANKING_RIVALS', 'RATING_RIVALS', 'BY_LOSS',
-           'LOSS_MODELS', 'LOSS_RIVALS', 'LABEL_EVALUATION', 'GRAPH_LISTS', 'WITHOUT_TEXTS', 'WITH_TEXTS',
-           'TEXT_MODELS', 'TEXT_RIVALS', 'PRESETS', 'RecommenderStudy']
+           'LOSS_MODELS', 'LOSS_RIVALS', 'LABEL_EVALUATION', 'ROW_MODELS', 'PLAIN_GRAPHS', 'MODAL_GRAPHS',
+           'SHARED_SOFTMAX', 'OF_TABLE', 'TABLE_STUDY', 'FEW_OF_TABLE', 'TABLE_RIVALS', 'GRAPH_LISTS', 'WITHOUT_TEXTS',
+           'WITH_TEXTS', 'TEXT_MODELS', 'TEXT_RIVALS', 'PRESETS', 'RecommenderStudy']
 
 # %% ../../nbs/40_recommenders/51_presets.ipynb #0d252c50
 from dataclasses import dataclass, field
@@ -64,6 +65,23 @@ LOSS_MODELS = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph", *BY_LOSS
 LOSS_RIVALS = ({"lightgcn_softmax": "lightgcn_bpr", "lightgcn_softmax_no_graph": "lightgcn_bpr_no_graph",
                 "lightgcn_bpr": "lightgcn"}, {"lightgcn_softmax": "lightgcn"})
 LABEL_EVALUATION = {"evaluate_by": "labels", "slices": ("all", "warm", "cold", "warm_over3", "cold_over3")}
+ROW_MODELS = ("mult_vae", "diffrec", "diffrec_one_step", "l_diffrec", "l_diffrec_one_step")
+PLAIN_GRAPHS = ("ngcf", "ngcf_no_graph", "sgl", "sgl_no_contrast", "ncl", "ncl_no_contrast", "hccf", "hccf_no_contrast")
+MODAL_GRAPHS = ("freedom", "freedom_shuffled", "mgcn", "mgcn_shuffled", "mmgcn", "mmgcn_shuffled", "grcn",
+                "grcn_shuffled", "clcrec", "clcrec_shuffled", "mmgcl", "mmgcl_shuffled", "slmrec", "slmrec_shuffled")
+SHARED_SOFTMAX = ("ngcf_softmax", "sgl_softmax", "ncl_softmax", "hccf_softmax", "freedom_softmax", "mgcn_softmax",
+                  "mmgcn_softmax", "grcn_softmax", "clcrec_softmax", "mmgcl_softmax", "slmrec_softmax")
+OF_TABLE = ("mf_bpr", "vbpr", "lightgcn", "lightgcn_m", "bm3", "lattice", "mult_vae", "diffrec", "l_diffrec", "ngcf",
+            "sgl", "ncl", "hccf", "freedom", "mgcn", "mmgcn", "grcn", "clcrec", "mmgcl", "slmrec")   # without controls
+TABLE_STUDY = ("popularity", "ease", "walk", "mf_bpr", "vbpr", "vbpr_no_features", *MULTIMODAL, "lightgcn_no_graph",
+               "lightgcn_softmax", "lightgcn_softmax_no_graph", *ROW_MODELS, *PLAIN_GRAPHS, *MODAL_GRAPHS, *SHARED_SOFTMAX)
+FEW_OF_TABLE = ("popularity", "walk", "lightgcn", "lightgcn_no_graph", "lightgcn_softmax", "lightgcn_softmax_no_graph",
+                "mult_vae", "diffrec", "diffrec_one_step", "sgl", "sgl_no_contrast", "sgl_softmax", "freedom",
+                "freedom_shuffled")
+TABLE_RIVALS = (dict.fromkeys((*OF_TABLE, *SHARED_SOFTMAX, "lightgcn_softmax"), "walk"),
+                {**dict.fromkeys(OF_TABLE, "lightgcn"), **dict.fromkeys(SHARED_SOFTMAX, "lightgcn_softmax"),
+                 "lightgcn": "mf_bpr", "lightgcn_softmax": "lightgcn", "diffrec": "mult_vae", "l_diffrec": "mult_vae"},
+                dict.fromkeys(OF_TABLE, "ease"), dict.fromkeys(OF_TABLE, "lightgcn_softmax"))
 GRAPH_LISTS = {"ks": (20,), "metrics": ("recall", "ndcg", "precision"),
                "slices": ("all", "warm", "user_cold", "item_cold")}
 
@@ -79,6 +97,7 @@ PRESETS: dict[str, RecommenderStudy] = {
     "toy-ratings": RecommenderStudy("toy", RATING, rivals=RATING_RIVALS, **LABEL_EVALUATION),
     "toy-multimodal": RecommenderStudy("toy-multimodal", MULTIMODAL, **GRAPH_LISTS),
     "toy-losses": RecommenderStudy("toy-losses", LOSS_MODELS, rivals=LOSS_RIVALS, **GRAPH_LISTS),
+    "toy-table": RecommenderStudy("toy-table", FEW_OF_TABLE, rivals=TABLE_RIVALS[:2], n_resamples=200, **GRAPH_LISTS),
     "world": RecommenderStudy("world", RANKING, (0, 1, 2), rivals=RANKING_RIVALS, dataset="world"),
     "world-ratings": RecommenderStudy("world-ratings", RATING, (0, 1, 2), rivals=RATING_RIVALS, dataset="world",
                                       **LABEL_EVALUATION),
@@ -86,6 +105,7 @@ PRESETS: dict[str, RecommenderStudy] = {
     "tiktok-multimodal": RecommenderStudy("tiktok", MULTIMODAL, (0, 1, 2, 3, 4), dataset="tiktok", **GRAPH_LISTS),
     "tiktok-losses": RecommenderStudy("tiktok-losses", LOSS_MODELS, (0, 1, 2, 3, 4), dict.fromkeys(BY_LOSS, 1),
                                       rivals=LOSS_RIVALS, dataset="tiktok", **GRAPH_LISTS),
+    "tiktok-table": RecommenderStudy("tiktok", TABLE_STUDY, rivals=TABLE_RIVALS, dataset="tiktok", **GRAPH_LISTS),
     "toy-likes": RecommenderStudy("toy-likes", ("vbpr_no_features", "vbpr_shuffled", "vbpr"), rivals=TEXT_RIVALS, **GRAPH_LISTS),
     "ml-1m-likes": RecommenderStudy("ml-1m-likes", TEXT_MODELS, (0, 1, 2), rivals=TEXT_RIVALS, dataset="ml-1m-likes", **GRAPH_LISTS),
     "ml-1m": RecommenderStudy("ml-1m", RATING, (0, 1, 2, 3), rivals=RATING_RIVALS, dataset="ml-1m", **LABEL_EVALUATION)}

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
            'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'PURE_SVD', 'LINEAR', 'CLAIMS', 'SMALLER_SVD', 'RECOMMENDER_RECIPES',
-           'LOSSES', 'OWN_LOSS', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop',
-           'multimodal_recipes', 'closed_forms', 'without_graph', 'loss_loop', 'with_texts']
+           'LOSSES', 'OWN_LOSS', 'TABLE_LOOP', 'TABLE_ROWS', 'TABLE_SOFTMAX', 'ROW_TABLE', 'TABLE', 'TABLE_BESIDE',
+           'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes', 'closed_forms',
+           'without_graph', 'loss_loop', 'with_texts', 'without_part', 'by_softmax']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -270,3 +271,114 @@ def with_texts(
 
 
 RECOMMENDER_RECIPES |= {"ml-1m-likes": with_texts(GENERIC), "toy-likes": _toys(with_texts(GENERIC))}
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #7666fae7
+def without_part(
+    given: RecommenderRecipe,
+    part: str,                         # what the control's name says is missing
+    claim: str,                        # what the model claims, in a few words
+    **shape: Any,                      # of the control
+) -> dict[str, RecommenderRecipe]:     # the recipe and its control
+    "A recipe, and the same one with other values in its shape."
+    control = f"{given.model}_{part}"
+    return {given.model: replace(given, control=control, claim=claim),
+            control: replace(given, model=control, network=given.network or given.model, shape={**given.shape, **shape})}
+
+
+def by_softmax(
+    given: RecommenderRecipe,          # with its published loss, which is the control
+) -> dict[str, RecommenderRecipe]:
+    "The same model with the shared softmax loss and its loop."
+    changed = {**given.shape, "loss": "softmax", "temperature": .2, "item_biases": True}
+    model = f"{given.model}_softmax"
+    return {model: replace(given, model=model, network=given.network or given.model, shape=changed, fit=TABLE_SOFTMAX,
+                           control=given.model, claim="the loss")}
+
+
+TABLE_LOOP = implicit_loop(100, learning_rate=5e-3, min_epochs=20)
+TABLE_ROWS = implicit_loop(100, learning_rate=1e-3, min_epochs=20)
+TABLE_SOFTMAX = loss_loop(.01)
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #47cfd305
+ROW_TABLE = {
+    "mult_vae": RecommenderRecipe("mult_vae", {"hidden": 600, "n_latent": 200, "dropout": .5, "divergence_cap": .2},
+                                  TABLE_ROWS, "popularity", "reading the user's row", batch_size=3200),
+    **without_part(RecommenderRecipe(
+        "diffrec", {"hidden": 1000, "n_steps": 5, "noise_scale": .01, "noise_min": .001, "noise_max": .01, "dropout": .5},
+        replace(TABLE_ROWS, learning_rate=5e-4), batch_size=2560), "one_step", "steps of noise", n_steps=1),
+    **without_part(RecommenderRecipe(
+        "l_diffrec", {"hidden": 300, "n_latent": 100, "n_groups": 2, "n_steps": 5, "noise_scale": .1, "dropout": .5},
+        TABLE_ROWS, batch_size=2560), "one_step", "steps of noise", n_steps=1)}
+
+
+def _graph_table() -> dict[str, RecommenderRecipe]:
+    "Graph models without features, their controls, and each by the shared softmax."
+    common = {"n_factors": 64, "n_layers": 3, "weight_decay": 1e-4}
+    ngcf = RecommenderRecipe("ngcf", {**common, "dropout": .1}, TABLE_LOOP, network="ngcf")
+    sgl = RecommenderRecipe("sgl", {**common, "edge_dropout": .1, "contrast_weight": .1, "contrast_temperature": .2},
+                            TABLE_LOOP)
+    ncl = RecommenderRecipe("ncl", {**common, "n_clusters": 200, "structure_weight": 2e-3, "prototype_weight": 2e-4,
+                                    "contrast_temperature": .05}, TABLE_LOOP)
+    hccf = RecommenderRecipe("hccf", {"n_factors": 32, "n_layers": 2, "n_hyperedges": 128, "dropout": .5,
+                                      "contrast_weight": .1, "contrast_temperature": .1, "weight_decay": 1e-5}, TABLE_LOOP)
+    return {**without_graph(ngcf), **without_part(sgl, "no_contrast", "the contrast", contrast_weight=0.),
+            **without_part(ncl, "no_contrast", "the contrast", structure_weight=0., prototype_weight=0.),
+            **without_part(hccf, "no_contrast", "the contrast", contrast_weight=0.),
+            **by_softmax(ngcf), **by_softmax(sgl), **by_softmax(ncl), **by_softmax(hccf)}
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #36e4cecc
+def _modal_table() -> dict[str, RecommenderRecipe]:
+    "Models with features, their shuffled controls, and each by the shared softmax."
+    common, graph = {"n_factors": 64, "weight_decay": 1e-4}, {"n_neighbours": 10, "n_layers": 2}
+    blocks = {**common, "n_modal_factors": 64, "n_layers": 3, "contrast_temperature": .2}
+    shapes = {
+        "freedom": {**common, **graph, "n_item_layers": 1, "edge_keep": .2, "feature_weight": 1e-3},
+        "mgcn": {**common, **graph, "n_item_layers": 1, "contrast_weight": .01, "contrast_temperature": .2},
+        "mmgcn": {**common, "n_layers": 2},
+        "grcn": {**common, "n_layers": 2, "n_routings": 3},
+        "clcrec": {"n_factors": 64, "weight_decay": .1, "hidden": 256, "replaced": .5, "contrast_weight": 1.,
+                   "contrast_temperature": 2.},
+        "mmgcl": {**blocks, "edge_dropout": .1, "masked": .2, "contrast_weight": .1},
+        "slmrec": {**blocks, "contrast_weight": .01}}
+    found = {}
+    for model, shape in shapes.items():
+        rate = .02 if model == "clcrec" else TABLE_LOOP.learning_rate
+        found |= multimodal_recipes(model, shape, replace(TABLE_LOOP, learning_rate=rate))
+    for model in shapes:
+        found |= by_softmax(found[model])
+    return found
+
+
+TABLE = {**ROW_TABLE, **_graph_table(), **_modal_table()}
+TABLE_BESIDE = ("popularity", "ease", "walk", "mf_bpr", "vbpr", "vbpr_no_features", "lightgcn", "lightgcn_no_graph")
+
+# %% ../../nbs/40_recommenders/50_recipes.ipynb #32a12d94
+def _narrow(given: RecommenderRecipe) -> RecommenderRecipe:
+    "The same recipe, small, with narrow layers."
+    widths = {"hidden": 16, "n_latent": 4, "n_factors": 8, "n_modal_factors": 8, "n_hyperedges": 4, "n_neighbours": 5,
+              "n_clusters": 4}
+    shape = {name: widths.get(name, value) for name, value in given.shape.items()}
+    return replace(_toy(given), shape=shape)
+
+
+def _narrow_table() -> dict[str, RecommenderRecipe]:
+    "All recipes of the table, small."
+    return {one.model: _narrow(one) for one in TABLE.values()}
+
+
+def _generic_table() -> dict[str, RecommenderRecipe]:
+    "All recipes of the table, stopped by validation alone."
+    return {one.model: replace(one, fit=replace(one.fit, min_epochs=1, checkpoint_every=5)) for one in TABLE.values()}
+
+
+def _found_in(given: Mapping[str, RecommenderRecipe], models: tuple[str, ...]) -> dict[str, RecommenderRecipe]:
+    "Some recipes by name."
+    return {wanted: given[wanted] for wanted in models}
+
+
+RECOMMENDER_RECIPES["tiktok"] |= {**LOSSES, **TABLE}
+RECOMMENDER_RECIPES["toy-table"] = {
+    **_found_in(RECOMMENDER_RECIPES["toy"], TABLE_BESIDE), **_found_in(RECIPES["toy-multimodal"], (
+        "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")),
+    **_toys(LOSSES), **_narrow_table()}
+GENERIC |= _generic_table()

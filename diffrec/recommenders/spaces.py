@@ -29,6 +29,44 @@ SPACES: dict[str, dict[str, tuple]] = {   # model that learns -> setting -> valu
     "lattice": {**_GRAPH, **_DECAY, "shape.n_neighbours": (5, 10, 20), "shape.skip_weight": (.5, .7, .9, 1.)},
     "bm3": {**_GRAPH, "shape.dropout": (.3, .5), "shape.align_weight": (0., .5, 1., 2.)}}
 
+_CONTRAST = {**_GRAPH, **_DECAY, "shape.contrast_temperature": (.1, .2, .5)}
+_WEIGHT = {"shape.contrast_weight": (.001, .01, .1, .5)}
+_MODAL_RATES = {**_RATES, **_DECAY, "shape.n_factors": (32, 64, 128)}
+_DIFFUSION = {"fit.learning_rate": (1e-4, 5e-4, 1e-3, 2e-3), "shape.noise_scale": (1e-4, 1e-3, .01, .1, .5),
+              "shape.n_steps": (2, 5, 10, 40), "shape.dropout": (.2, .5)}
+SPACES |= {    # of the published table
+    "mult_vae": {"fit.learning_rate": (5e-4, 1e-3, 2e-3), "shape.hidden": (200, 600), "shape.n_latent": (64, 200),
+                 "shape.dropout": (.2, .5, .8), "shape.divergence_cap": (.05, .1, .2, .5)},
+    "diffrec": {**_DIFFUSION, "shape.hidden": (300, 1000)},
+    "l_diffrec": {**_DIFFUSION, "shape.n_latent": (50, 100, 200), "shape.n_groups": (1, 2, 3)},
+    "ngcf": {**_GRAPH, **_DECAY, "shape.dropout": (0., .1, .3)},
+    "sgl": {**_CONTRAST, **_WEIGHT, "shape.edge_dropout": (.1, .3, .5)},
+    "ncl": {**_GRAPH, **_DECAY, "shape.contrast_temperature": (.05, .1, .2),
+            "shape.structure_weight": (2e-4, 2e-3, .02, .1), "shape.prototype_weight": (2e-5, 2e-4, 2e-3, .02),
+            "shape.n_clusters": (50, 200, 1000)},
+    "hccf": {**_RATES, "shape.n_layers": (1, 2, 3), "shape.weight_decay": (1e-5, 1e-4, 1e-3, 1e-2), **_WEIGHT,
+             "shape.contrast_temperature": (.1, .2, .5), "shape.dropout": (.2, .5), "shape.n_factors": (32, 64)},
+    "freedom": {**_GRAPH, **_DECAY, "shape.edge_keep": (.1, .2, .5, 1.), "shape.feature_weight": (0., 1e-4, 1e-3, 1e-2),
+                "shape.n_neighbours": (5, 10, 20)},
+    "mgcn": {**_GRAPH, **_DECAY, **_WEIGHT, "shape.n_neighbours": (5, 10, 20)},
+    "mmgcn": {**_MODAL_RATES, "shape.n_layers": (1, 2, 3)},
+    "grcn": {**_MODAL_RATES, "shape.n_layers": (1, 2, 3), "shape.n_routings": (1, 3)},
+    "clcrec": {"fit.learning_rate": (5e-3, .01, .02, .05), "shape.weight_decay": (1e-3, .01, .05, .1, .2),
+               "shape.n_factors": (32, 64, 128), "shape.replaced": (.1, .3, .5, .7),
+               "shape.contrast_weight": (.1, .3, 1., 3.), "shape.contrast_temperature": (.5, 1., 2.)},
+    "mmgcl": {**_CONTRAST, **_WEIGHT, "shape.edge_dropout": (.1, .3, .5), "shape.masked": (.1, .2, .5)},
+    "slmrec": {**_CONTRAST, **_WEIGHT, "shape.n_modal_factors": (32, 64)}}
+_SOFTMAX = {"fit.learning_rate": (2e-3, 5e-3, .01, .02), "shape.temperature": (.1, .15, .2, .3)}
+
+
+def _softmax_spaces() -> dict[str, dict[str, tuple]]:
+    "Those of the models that have a recipe with the shared softmax loss, with its own rates and temperature."
+    models = ("ngcf", "sgl", "ncl", "hccf", "freedom", "mgcn", "mmgcn", "grcn", "clcrec", "mmgcl", "slmrec")
+    return {f"{model}_softmax": {**SPACES[model], **_SOFTMAX} for model in models}
+
+
+SPACES |= _softmax_spaces()
+
 # %% ../../nbs/40_recommenders/54_spaces.ipynb #acb98baa
 def setting_of(
     recipe: RecommenderRecipe,

@@ -106,6 +106,8 @@ PRESETS: dict[str, RecommenderStudy] = {
     "tiktok-losses": RecommenderStudy("tiktok-losses", LOSS_MODELS, (0, 1, 2, 3, 4), dict.fromkeys(BY_LOSS, 1),
                                       rivals=LOSS_RIVALS, dataset="tiktok", **GRAPH_LISTS),
     "tiktok-table": RecommenderStudy("tiktok", TABLE_STUDY, rivals=TABLE_RIVALS, dataset="tiktok", **GRAPH_LISTS),
-    "toy-likes": RecommenderStudy("toy-likes", ("popularity", "vbpr_no_features", "vbpr_shuffled", "vbpr"), rivals=TEXT_RIVALS, **GRAPH_LISTS),
-    "ml-1m-likes": RecommenderStudy("ml-1m-likes", TEXT_MODELS, (0, 1, 2), rivals=TEXT_RIVALS, dataset="ml-1m-likes", **GRAPH_LISTS),
+    "toy-likes": RecommenderStudy("toy-likes", ("popularity", "vbpr_no_features", "vbpr_shuffled", "vbpr"), rivals=TEXT_RIVALS,
+                                   **GRAPH_LISTS),
+    "ml-1m-likes": RecommenderStudy("ml-1m-likes", TEXT_MODELS, (0, 1, 2), rivals=TEXT_RIVALS, dataset="ml-1m-likes",
+                                     **GRAPH_LISTS),
     "ml-1m": RecommenderStudy("ml-1m", RATING, (0, 1, 2, 3), rivals=RATING_RIVALS, dataset="ml-1m", **LABEL_EVALUATION)}

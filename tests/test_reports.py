@@ -569,4 +569,7 @@ def test_explanations_name_true_tastes_less_often_than_was_aimed_at():
     of = lambda metric, model: pooled("world_explanations", metric, None, "all", model)
     assert of("user_true", "cora")["value"] < .95 and of("user_true", "cora")["ci_low"] > of("user_true", "lora")["ci_high"] + .5
     for model in ("cora", "lora"):
-        assert of("failed", model)["value"] == 0 and of("agreement", model)["value"] == 1 and of("item_true", model)["value"] > .9
+        assert of("failed", model)["value"] == 0 and of("agreement", model)["value"] > .85 and of("item_true", model)["value"] > .9
+    rows = read_rows(reports / "world_explanations" / "results.parquet")
+    found = rows.query("metric == 'agreement' and model == 'cora' and versus == ''").set_index("seed")["value"]
+    assert found[1] == 1 and found[2] < .8                       # a training that ended elsewhere; the results page shows the mean

@@ -170,8 +170,8 @@ def persona_question(
     parts = []
     for what, pictures in (("likes", liked), ("dislikes", disliked)):
         counts = Counter(phrase for phrases in pictures for phrase in set(phrases))
-        told = ", ".join(f"{phrase} ({count})" for phrase, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
-        parts.append(f"Of {len(pictures)} pictures that a user {what}, so many show: {told or 'nothing'}.")
+        counted = ", ".join(f"{phrase} ({count})" for phrase, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+        parts.append(f"Of {len(pictures)} pictures that a user {what}, so many show: {counted or 'nothing'}.")
     return (f"{' '.join(parts)} Name what this user likes and dislikes, at most {n} phrases of each, only phrases from above. "
             'Answer with one JSON object: {"likes": [...], "dislikes": [...]}')
 
@@ -215,7 +215,7 @@ def read_persona(
     answer: str,                         # of any language model
     allowed: Sequence[str],              # phrases that may be named
     n: int,                              # of each side, at most
-    n_rated: tuple[int, int] = (0, 0),   # liked and disliked pictures that it was told of
+    n_rated: tuple[int, int] = (0, 0),   # liked and disliked pictures that it was made from
 ) -> WrittenPersona:
     "The persona that an answer is, or the rule that it breaks."
     found = _json_object(answer)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ENCODED_KIND', 'ENCODER_PARTS', 'picture_size', 'fitted_pixels', 'square_pixels', 'encoders_sha256',
-           'encode_pictures', 'EncodedPictures', 'open_encoded', 'encoded_for']
+           'encode_pictures', 'save_texts', 'EncodedPictures', 'open_encoded', 'find_encoded', 'encoded_for']
 
 # %% ../../nbs/80_personal_images/50_encoded_pictures.ipynb #18945cca
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core.artifacts import file_sha256
+from ..core.artifacts import file_sha256, naming_full_disk
 from ..core.cards import check_files_card, write_files_card
 from ..core.folders import read_folder, whole_folder
 from ..core.seals import json_digest
@@ -64,11 +64,12 @@ ENCODER_PARTS = ("vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def encoders_sha256(
-    pipeline: DiffusionPipeline,
-    base: str | Path,              # folder that it was loaded from
+    pipeline: DiffusionPipeline | None,   # None: with all encoders of its folder
+    base: str | Path,                     # folder that it was loaded from
 ) -> dict[str, str]:
     "Hashes of the autoencoder's and the text encoders' files, of those that the pipeline has."
-    return {name: base_sha256(base, name) for name in ENCODER_PARTS if getattr(pipeline, name, None) is not None}
+    return {name: base_sha256(base, name) for name in ENCODER_PARTS
+            if ((Path(base) / name).is_dir() if pipeline is None else getattr(pipeline, name, None) is not None)}
 
 
 def _pictures_sha256(pictures: Sequence[Any]) -> str:
@@ -77,7 +78,7 @@ def _pictures_sha256(pictures: Sequence[Any]) -> str:
                         for one in pictures])
 
 
-def _sources(pipeline: DiffusionPipeline, base: str | Path, pictures: Sequence[Any],
+def _sources(pipeline: DiffusionPipeline | None, base: str | Path, pictures: Sequence[Any],
              texts: Mapping[str, Sequence[str]], size: tuple[int, int] | None) -> dict[str, Any]:
     "What an encoding is made from, as the card has it; raises `ValueError` for texts of another number."
     for name, column in texts.items():
@@ -102,6 +103,21 @@ def encode_pictures(
     return _encode(folder, pipeline, _sources(pipeline, base, pictures, texts, size), pictures, texts, batch_size)
 
 
+def _save(columns: Mapping[str, Tensor], path: Path) -> None:
+    "Write tensors; raises `DiskFullError` naming the file."
+    with naming_full_disk(path, path):
+        save_file({name: column.contiguous() for name, column in columns.items()}, path)
+
+
+def save_texts(
+    parts: Sequence[TextCondition],    # conditions of texts, in their order
+    path: Path,                        # text-NAME.safetensors, see `EncodedPictures`
+) -> None:
+    "Write conditions of texts; raises `DiskFullError` naming the file."
+    _save({field: torch.cat([getattr(part, field).cpu() for part in parts]) for field in TextCondition._fields
+           if getattr(parts[0], field) is not None}, path)
+
+
 def _encode(folder: str | Path, pipeline: DiffusionPipeline, card: Mapping[str, Any], pictures: Sequence[Any],
             texts: Mapping[str, Sequence[str]], batch_size: int = 64) -> Path:
     "The same, with the sources that were hashed before."
@@ -110,13 +126,11 @@ def _encode(folder: str | Path, pipeline: DiffusionPipeline, card: Mapping[str, 
     with whole_folder(folder, ENCODED_KIND) as place:
         latents = [encode_latents(pipeline.vae, fitted_pixels(pictures, rows.tolist(), size).to(pipeline.device)).cpu()
                    for rows in tqdm(parts, desc="latents", disable=None)]
-        save_file({"latents": torch.cat(latents).contiguous()}, place / "latents.safetensors")
+        _save({"latents": torch.cat(latents)}, place / "latents.safetensors")
         for name, column in texts.items():
             made = [encode_texts(pipeline, [column[row] for row in rows])
                     for rows in tqdm(parts, desc=name, disable=None)]
-            columns = {field: torch.cat([getattr(part, field) for part in made]).contiguous()
-                       for field in TextCondition._fields if getattr(made[0], field) is not None}
-            save_file(columns, place / f"text-{name}.safetensors")
+            save_texts(made, place / f"text-{name}.safetensors")
         write_files_card(place, dict(card))
     return Path(folder)
 
@@ -168,9 +182,20 @@ def open_encoded(
     return encoded
 
 
+def find_encoded(
+    folder: str | Path,
+    wanted: Mapping[str, Any],        # entries of its card
+) -> EncodedPictures | None:          # None: another one is there, or none
+    "The encoding in a folder if it is this one; raises `ValueError` naming a file that was changed."
+    if not (Path(folder) / "card.json").is_file():
+        return None
+    encoded = EncodedPictures(Path(folder), check_files_card(folder, "", "remove it, it is made again"))
+    return encoded if {name: encoded.card.get(name) for name in wanted} == dict(wanted) else None
+
+
 def encoded_for(
     folder: str | Path,
-    pipeline: DiffusionPipeline,
+    pipeline: DiffusionPipeline | Callable[[], DiffusionPipeline],   # or what loads it, with all encoders, if needed
     base: str | Path,
     pictures: Sequence[Any],
     texts: Mapping[str, Sequence[str]],
@@ -178,10 +203,10 @@ def encoded_for(
     size: tuple[int, int] | None = None,
 ) -> EncodedPictures:
     "The encoding of these pictures and texts, made if it is not there; arguments as of `encode_pictures`."
-    wanted = _sources(pipeline, base, pictures, texts, size)
-    if (Path(folder) / "card.json").is_file():
-        encoded = EncodedPictures(Path(folder), check_files_card(folder, "", "remove it, it is made again"))
-        if {name: encoded.card.get(name) for name in wanted} == wanted:
-            return encoded
+    is_loaded = isinstance(pipeline, DiffusionPipeline)
+    wanted = _sources(pipeline if is_loaded else None, base, pictures, texts, size)
+    if (encoded := find_encoded(folder, wanted)) is not None:
+        return encoded
+    pipeline = pipeline if is_loaded else pipeline()
     _encode(folder, pipeline, wanted, pictures, texts, batch_size)
     return open_encoded(folder, pipeline, base)

@@ -6,7 +6,7 @@
 __all__ = ['bucket_sizes', 'nearest_buckets', 'cropped_share', 'encoder_pipeline', 'encode_captions', 'release', 'OwnEncoded',
            'distinct_texts', 'encode_own', 'EpochOfBuckets', 'OwnBatches']
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #941b044a
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #c6bf89f7
 import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ from .encoded_pictures import (
 from .learner import LoraBatch, TextCondition, has_shortcut
 from .own_pictures import OwnPictures
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #ecb6ba24
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #46a6269d
 def bucket_sizes(
     shape: ModelShape,
     size: int,                # pixels along the side of the square
@@ -69,7 +69,7 @@ def cropped_share(
     one, other = (np.asarray(side, float)[:, 1] / np.asarray(side, float)[:, 0] for side in (sizes, shapes))
     return 1 - np.minimum(one, other) / np.maximum(one, other)
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #9c83e23f
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #b9761fec
 def encoder_pipeline(
     base: Path,                          # folder of the pipeline
     device: torch.device | str = "cpu",
@@ -104,7 +104,7 @@ def release(pipeline: DiffusionPipeline) -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #53d66a12
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #fef40fea
 class OwnEncoded:
     "Encoded pictures, a folder for each shape, and their texts."
 
@@ -134,7 +134,7 @@ def distinct_texts(captions: Sequence[str]) -> list[str]:
     "Each different text once, the empty one first."
     return ["", *sorted({caption for caption in captions if caption})]
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #166909dc
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #c99a06f8
 def encode_own(
     folder: str | Path,                   # of the encodings
     base: Path,                           # folder of the pipeline
@@ -176,7 +176,7 @@ def _encoded_texts(folder: Path, encoders, base: Path, texts: Sequence[str], dty
         write_files_card(place, {**wanted, "shortcut": has_shortcut(pipeline)})
     return find_encoded(folder, wanted)
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #68c91b60
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #a924e730
 class EpochOfBuckets:
     "The batches of one epoch; each is read when its turn comes."
 

@@ -6,7 +6,7 @@
 __all__ = ['OWN_PRESETS', 'OwnStudy', 'Parameters', 'count_parameters', 'text_numbers', 'latent_numbers', 'Needs',
            'measure_needs', 'check_needs']
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #9caa45b1
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #7d3fb3f7
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from .own_pictures import OwnPictures
 from .own_training import OwnTraining
 from ..training.config import FitConfig
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #fde7451a
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #a8d07a7a
 @dataclass(frozen=True)
 class OwnStudy:
     "A LoRA of one's own pictures: what is trained, drawn and judged."
@@ -56,7 +56,7 @@ OWN_PRESETS: dict[str, OwnStudy] = {
     "toy": OwnStudy("data/zoo/sd3", "tiny", OwnTraining(
         size=64, step=16, batch_size=4, repeats=4, adapters="user", lora=LoraSettings(rank=4, alpha=8.),
         fit=FitConfig(n_epochs=3, optimizer="adamw", learning_rate=5e-3, ema_decay=.9, device="cpu")),
-        OwnDrawing(n_pictures=2, n_steps=8)),
+        OwnDrawing(("an item",), n_pictures=4, n_steps=8)),
     "sd15": OwnStudy("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd15", OwnTraining(
         size=512, step=64, batch_size=2, repeats=10, dtype="bfloat16", checkpointing=True, fit=_published(20, gradient_accumulation=2)),
         OwnDrawing(n_steps=30, guidance=7.5)),
@@ -64,7 +64,7 @@ OWN_PRESETS: dict[str, OwnStudy] = {
         size=1024, step=64, batch_size=1, repeats=10, dtype="bfloat16", checkpointing=True, fit=_published(20, gradient_accumulation=4)),
         OwnDrawing(n_steps=28, guidance=4.5))}
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #bcf892da
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #492dd994
 class Parameters(NamedTuple):
     "How many numbers a network has."
     network: int
@@ -103,7 +103,7 @@ def latent_numbers(shape: ModelShape, sizes: np.ndarray) -> int:
     "How many numbers the latents of pictures [N, 2] of these heights and widths have."
     return int(shape.channels * (sizes // shape.factor).prod(1).sum())
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #8cd1cce5
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #22acfea3
 @dataclass(frozen=True)
 class Needs:
     "What a run needs, in bytes, and where its model is."
@@ -136,7 +136,7 @@ def measure_needs(
     on_disk = 4 * parameters.lora * (1 + copies * training.fit.keep_checkpoints) * n_loras
     return Needs(base, buckets, parameters, encodings, on_disk, n_bytes * parameters.network + 4 * parameters.lora * copies)
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #e223720a
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #58be2399
 def _tried(problems: list[str], call: Callable[[], Any]) -> Any:
     "What a call returns, or None with its error among the problems."
     try:

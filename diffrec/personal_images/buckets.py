@@ -6,9 +6,9 @@
 __all__ = ['bucket_sizes', 'nearest_buckets', 'cropped_share', 'encoder_pipeline', 'encode_captions', 'release', 'OwnEncoded',
            'distinct_texts', 'encode_own', 'EpochOfBuckets', 'OwnBatches']
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #c6bf89f7
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #b34b33b8
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,14 @@ from ..core.seals import json_digest
 from ..core.seeds import rng_for
 from ..image_models.pipelines import load_pipeline
 from ..image_models.sd3 import N_PADDING
-from .base_models import ModelShape, read_shape, unused_parts
+from .base_models import ModelShape, unused_parts
 from .encoded_pictures import (
     EncodedPictures, encoded_for, encoders_sha256, find_encoded, save_texts)
 from .learner import LoraBatch, TextCondition, has_shortcut
 from .own_pictures import OwnPictures
+from .prompts import prompt_limits, warn_of_cuts
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #46a6269d
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #25177f79
 def bucket_sizes(
     shape: ModelShape,
     size: int,                # pixels along the side of the square
@@ -41,7 +42,8 @@ def bucket_sizes(
         raise ValueError(f"size must be a multiple of step, and step of the model's grid of {shape.grid} pixels, "
                          f"got size={size} and step={step}")
     if shape.longest is not None and size > shape.longest:
-        raise ValueError(f"size={size} is above {shape.longest} pixels, the longest side that the model has positions for")
+        raise ValueError(f"size={size} is above {shape.longest} pixels, the longest side that the model has "
+                         "positions for")
     if max_ratio < 1:
         raise ValueError(f"max_ratio must be >= 1, got {max_ratio}")
     found = {(size, size)}
@@ -69,7 +71,7 @@ def cropped_share(
     one, other = (np.asarray(side, float)[:, 1] / np.asarray(side, float)[:, 0] for side in (sizes, shapes))
     return 1 - np.minimum(one, other) / np.maximum(one, other)
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #b9761fec
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #8b75b912
 def encoder_pipeline(
     base: Path,                          # folder of the pipeline
     device: torch.device | str = "cpu",
@@ -104,7 +106,7 @@ def release(pipeline: DiffusionPipeline) -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #fef40fea
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #2567aa6f
 class OwnEncoded:
     "Encoded pictures, a folder for each shape, and their texts."
 
@@ -134,7 +136,7 @@ def distinct_texts(captions: Sequence[str]) -> list[str]:
     "Each different text once, the empty one first."
     return ["", *sorted({caption for caption in captions if caption})]
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #c99a06f8
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #ad54f20c
 def encode_own(
     folder: str | Path,                   # of the encodings
     base: Path,                           # folder of the pipeline
@@ -142,7 +144,7 @@ def encode_own(
     buckets: Sequence[tuple[int, int]],   # from `bucket_sizes`
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,   # of the text encoders
-    batch_size: int = 8,
+    batch_size: int = 8,                  # pictures of 512 x 512 pixels at a time; fewer of larger ones
 ) -> OwnEncoded:
     "The encoding of these pictures and texts, made if it is not there; the encoders are dropped afterwards."
     folder, loaded = Path(folder), []
@@ -156,27 +158,31 @@ def encode_own(
     for bucket in np.unique(nearest):
         size = buckets[bucket]
         files = [path for path, place in zip(own.files, nearest) if place == bucket]
-        shapes.append(encoded_for(folder / f"{size[0]}x{size[1]}", encoders, base, files, {}, batch_size, size))
+        n_rows = max(1, batch_size * 512**2 // (size[0] * size[1]))
+        shapes.append(encoded_for(folder / f"{size[0]}x{size[1]}", encoders, base, files, {}, n_rows, size))
         kept.append(bucket)
-    texts = _encoded_texts(folder / "texts", encoders, base, distinct_texts(own.captions), str(dtype), batch_size)
+    texts = _encoded_texts(folder / "texts", encoders, base, distinct_texts(own.captions), str(dtype))
     for pipeline in loaded:
         release(pipeline)
     return OwnEncoded(shapes, np.searchsorted(kept, nearest), texts, own.captions)
 
 
-def _encoded_texts(folder: Path, encoders, base: Path, texts: Sequence[str], dtype: str, batch_size: int) -> EncodedPictures:
+def _encoded_texts(folder: Path, encoders: Callable[[], DiffusionPipeline], base: Path, texts: Sequence[str],
+                   dtype: str) -> EncodedPictures:
     "Conditions of texts on disk, made if they are not there."
     wanted = {"encoders": encoders_sha256(None, base), "texts": {"caption": json_digest(list(texts))}, "dtype": dtype}
     if (found := find_encoded(folder, wanted)) is not None:
         return found
     pipeline = encoders()
+    warn_of_cuts(texts, prompt_limits(pipeline))
     with whole_folder(folder, "encoded texts") as place:
-        starts = tqdm(range(0, len(texts), batch_size), desc="texts", disable=None)
-        save_texts([encode_captions(pipeline, texts[start:start + batch_size]) for start in starts], place / "text-caption.safetensors")
+        starts = tqdm(range(0, len(texts), 8), desc="texts", disable=None)
+        parts = [encode_captions(pipeline, texts[start:start + 8]) for start in starts]
+        save_texts(parts, place / "text-caption.safetensors")
         write_files_card(place, {**wanted, "shortcut": has_shortcut(pipeline)})
     return find_encoded(folder, wanted)
 
-# %% ../../nbs/80_personal_images/72_buckets.ipynb #a924e730
+# %% ../../nbs/80_personal_images/72_buckets.ipynb #7339298c
 class EpochOfBuckets:
     "The batches of one epoch; each is read when its turn comes."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OwnDrawing', 'draw_prompts', 'drawing_pipeline', 'wanted_pictures', 'OwnRun', 'run_of', 'draw_own']
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #ab166882
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #f95f90ae
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,11 @@ from .generation import Wanted, draw_into_log
 from .lora import adapted_part, base_sha256, load_lora
 from .own_pictures import EVERYBODY, OwnPictures
 from .own_training import TrainedOwn
+from .prompts import prompt_limits, warn_of_cuts
 from ..studies.provenance import record_of
 from ..training.processes import Process
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #a43371b2
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #a6c7b124
 @dataclass(frozen=True)
 class OwnDrawing:
     "How pictures are drawn with a LoRA."
@@ -69,8 +70,9 @@ def draw_prompts(
     for start in range(0, len(prompts), n_rows):
         part = list(prompts[start:start + n_rows])
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds[start:start + n_rows]]
-        images = pipeline(prompt=part, negative_prompt=[settings.negative_prompt] * len(part), generator=generators, output_type="pt",
-                          num_inference_steps=settings.n_steps, guidance_scale=settings.guidance, **options).images
+        images = pipeline(prompt=part, negative_prompt=[settings.negative_prompt] * len(part), generator=generators,
+                          num_inference_steps=settings.n_steps, guidance_scale=settings.guidance, output_type="pt",
+                          **options).images
         made.append(to_pixels(images * 2 - 1))
     return torch.cat(made).cpu().numpy()
 
@@ -87,7 +89,7 @@ def drawing_pipeline(
         pipeline.enable_model_cpu_offload(device=device)
     return pipeline
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #a8baf0e4
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #c746fc3a
 def wanted_pictures(
     own: OwnPictures,
     held: np.ndarray,          # [N] bool
@@ -126,7 +128,7 @@ def run_of(base: Path, part: str, lora: Path | None, settings: OwnDrawing, size:
     adapter = "" if lora is None else file_sha256(lora / LORA_WEIGHT_NAME_SAFE)[:16]
     return OwnRun(base_sha256(base, part), adapter, own, size, seed)
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #5e6ddf74
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #f5a2115a
 def _draw_run(pipeline: DiffusionPipeline, run: OwnRun, wanted: Sequence[Wanted], log: ImageLog, settings: OwnDrawing,
               process: Process) -> pd.DataFrame:
     "Draw what is missing of one run; its rows of the log."
@@ -136,8 +138,8 @@ def _draw_run(pipeline: DiffusionPipeline, run: OwnRun, wanted: Sequence[Wanted]
             for one, seed in zip(wanted, seeds)]
 
     def draw(places: list[int]) -> np.ndarray:
-        return draw_prompts(pipeline, [made[place].prompt for place in places], [seeds[place] for place in places], settings,
-                            run.size)
+        prompts, noise = [made[place].prompt for place in places], [seeds[place] for place in places]
+        return draw_prompts(pipeline, prompts, noise, settings, run.size)
 
     draw_into_log(log, made, draw, pipeline.vae, settings.batch_size, process)
     keys = pd.DataFrame(wanted)[["user", "item", "number"]]
@@ -158,8 +160,9 @@ def draw_own(
     dtype: torch.dtype = torch.float32,
     process: Process = Process(0, 1),        # see `current_process`
 ) -> pd.DataFrame:                           # rows of the log, with the column model: "base" or "lora"
-    "Draw the pictures of all users, without a LoRA and with it; raises `ValueError` naming a LoRA of another image model."
+    "Draw the pictures of all users, without a LoRA and with it; raises `ValueError` for a LoRA of another image model."
     pipeline, wanted = drawing_pipeline(base, device, dtype, settings.offload), wanted_pictures(own, held, settings)
+    warn_of_cuts(list(dict.fromkeys(one.text for one in wanted)), prompt_limits(pipeline))
     part, found = adapted_part(pipeline)[0], []
     run = run_of(base, part, None, settings, size, seed)
     found.append(_draw_run(pipeline, run, wanted, log, settings, process).assign(model="base"))

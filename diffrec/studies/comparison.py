@@ -97,7 +97,8 @@ def check_trial_data(
                          f"{data.name} {wanted[:12]}; give the data set that it was trained on (--test)")
     for name, value in (("split", "test"), ("mask", "train")):
         if header.get(name, value) != value:
-            raise ValueError(f"{path} was evaluated with {name}={header[name]!r}; beside a data set, trials with {value!r} are compared")
+            raise ValueError(f"{path} was evaluated with {name}={header[name]!r}; beside a data set, trials with {value!r} are "
+                             "compared")
 
 
 def trial_values(
@@ -106,7 +107,7 @@ def trial_values(
     k: int | None = None,
     slice: str | None = None,
     where: Mapping[str, object] | None = None,   # further columns -> the value that is meant where there are several
-    data: Dataset | None = None,   # it was trained on, whose ids name users; None: users are named by their number
+    data: Dataset | None = None,   # it was trained on, whose ids name users; None: named by their number
 ) -> pd.Series:
     "The values of one trial by user, chosen on validation; raises `ValueError` for a column that it lacks."
     rows = read_trial(path).values
@@ -206,8 +207,9 @@ def compare_users(
 ) -> Difference:
     "The first system minus the second; raises `ValueError` if they are of two data sets, or have no user in common."
     if first.data and second.data and first.data != second.data:
-        raise ValueError(f"{first.name} and {second.name} are of two data sets, so that their users are no pairs: the fingerprint of the "
-                         f"first is {first.data[:12]}, of the second {second.data[:12]}; compare trials of one data set")
+        raise ValueError(f"{first.name} and {second.name} are of two data sets, so that their users are no pairs: the "
+                         f"fingerprint of the first is {first.data[:12]}, of the second {second.data[:12]}; compare trials of one "
+                         "data set")
     common = first.values.index.intersection(second.values.index)
     if not len(common):
         examples = [system.values.index[0] if len(system.values) else "none" for system in (first, second)]

@@ -17,8 +17,10 @@ from diffrec.figures.layout import PAGE_WIDTH, pdf_fonts
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS
 from diffrec.priors.files import load_prior
+from diffrec.studies.published import published
 from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, step_folders
+from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
 
 root = Path(__file__).parent.parent
@@ -230,6 +232,25 @@ def test_the_published_table_has_both_losses_and_every_control(project: Path):
         assert found.loc[pair, "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
         assert found.loc[pair, "ci_low"] <= found.loc[pair, "value"] <= found.loc[pair, "ci_high"]
     assert {"sgl-seed-0.parquet", "freedom_shuffled-seed-0.parquet"} <= {path.name for path in (report / "trials").iterdir()}
+    pairs = read_rows(report / "pairs.parquet").query("metric == 'recall' and versus != ''")
+    published_values = published("tiktok", "recall")
+    own = pairs[pairs["run"].str.endswith("published loss")]
+    assert set(zip(own["model"], own["versus"])) == {("lightgcn", "sgl")}            # the two of the toy table that are printed
+    assert published_values["lightgcn"] > published_values["sgl"]
+    assert own["value"].iloc[0] == pytest.approx(found.loc[("lightgcn", ""), "value"] - found.loc[("sgl", ""), "value"], abs=1e-12)
+
+
+@pytest.mark.xdist_group("run_cold_items")
+def test_new_items_are_ranked_among_each_other_by_every_trained_model(project: Path):
+    report = make_report([find_report("tiktok_cold_items")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    assert set(rows["slice"]) == {"cold_candidates"}
+    found = rows[rows["seed"].isna() & rows["metric"].eq("recall")].set_index(["model", "versus"])
+    for pair in (("freedom", "freedom_shuffled"), ("freedom", "features_alone"), ("diffmm", "diffmm_none")):
+        both = [found.loc[(model, ""), "value"] for model in pair]
+        assert found.loc[pair, "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
+    trial = read_trial(report / "trials/freedom-seed-0.parquet")
+    assert trial.values.query("metric == 'recall'")["value"].mean() == pytest.approx(found.loc[("freedom", ""), "value"])
 
 
 @pytest.mark.xdist_group("run_graphs")

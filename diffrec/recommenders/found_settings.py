@@ -15,6 +15,17 @@ from ..studies.recipe import Recipe
 # %% ../../nbs/40_recommenders/49_found_settings.ipynb #ef707a8b
 FOUND_LOOP = {"fit.n_epochs": 40, "fit.patience": 4, "fit.min_epochs": 1}     # of the search
 FOUND_ON_TIKTOK: dict[str, dict[str, Any]] = {    # model -> the best settings of its search
+    "ngcf": {"fit.learning_rate": 0.002, "shape.n_layers": 4, "shape.weight_decay": 0.005, "shape.dropout": 0.0},
+    "sgl": {"fit.learning_rate": 0.002, "shape.n_layers": 4, "shape.weight_decay": 0.005, "shape.contrast_temperature": 0.1,
+            "shape.contrast_weight": 0.001, "shape.edge_dropout": 0.5},
+    "hccf": {"fit.learning_rate": 0.002, "shape.n_layers": 3, "shape.weight_decay": 0.0001, "shape.contrast_weight": 0.001,
+             "shape.contrast_temperature": 0.1, "shape.dropout": 0.5, "shape.n_factors": 32},
+    "freedom": {"fit.learning_rate": 0.01, "shape.n_layers": 4, "shape.weight_decay": 0.0001, "shape.edge_keep": 0.2,
+                "shape.feature_weight": 0.0001, "shape.n_neighbours": 5},
+    "mgcn": {"fit.learning_rate": 0.01, "shape.n_layers": 4, "shape.weight_decay": 0.0001,
+             "shape.contrast_weight": 0.01, "shape.n_neighbours": 10},
+    "slmrec": {"fit.learning_rate": 0.002, "shape.n_layers": 4, "shape.weight_decay": 0.005, "shape.contrast_temperature": 0.1,
+               "shape.contrast_weight": 0.001, "shape.n_modal_factors": 64},
 }
 
 # %% ../../nbs/40_recommenders/49_found_settings.ipynb #50379bfd

@@ -22,6 +22,7 @@ from .ablating import add_ablate, run_ablate
 from .commands import add_import, add_search, run_import, run_search
 from .judging import add_compare, add_score, run_compare, run_score
 from .main_table import main_table
+from .model_names import check_models, default_preset, default_text, family_listing
 from .reports import JOINT_SYSTEM
 from ..core.names import folder_label
 from ..core.paths import Paths
@@ -61,7 +62,7 @@ def find_report(name: str) -> Report:
 # %% ../../nbs/90_app/90_cli.ipynb #f181d9d1
 def listing() -> str:
     "Families with their presets, and reports with what they show, need and cost."
-    lines = ["Families: diffrec train FAMILY --preset PRESET", ""]
+    lines = ["Families: diffrec train FAMILY --preset PRESET (diffrec list FAMILY names its models)", ""]
     for system in SYSTEMS:
         lines += [f"  {system.name}: {system.about}", f"      presets: {', '.join(system.presets)}"]
     lines += ["", "Reports: diffrec report NAME", ""]
@@ -79,6 +80,8 @@ def study_of(
     "The study of a command; raises `ValueError` naming a wrong preset or setting."
     changes = read_changes(options.changes or [])
     if options.models:
+        if "settings" not in changes:
+            check_models(options.models, system, options.preset, SYSTEMS)
         changes["models"] = options.models
         if system.adds_controls:
             changes["with_controls"] = True
@@ -151,9 +154,12 @@ def command_steps(
     root: Path,                   # the project
 ) -> tuple[list[Step], RunCommand]:
     "The steps of `diffrec train` or `diffrec evaluate`; raises an error naming a wrong setting or option."
+    options.preset = options.preset or default_preset(system)
     study, changes = study_of(system, work, options)
     run = check_options(system, work, system.train if work == "train" else system.evaluate(study), options)
     given = {name: from_root(name, getattr(options, name), root) for name in ("data", "pictures")}
+    if given["data"] and system.check_data:
+        system.check_data(study, root / given["data"])
     prepared, data = ([], given["data"]) if given["data"] else system.prepare(options.preset, study)
     out = from_root("out", options.out, root, False) or default_out(system, options.preset, given["data"])
     check_trained(system, work, options, root / out, data)
@@ -188,9 +194,9 @@ def _study_options(command: argparse.ArgumentParser) -> None:
     "The options of `train` and `evaluate`."
     add = command.add_argument
     add("family", metavar="FAMILY", help=", ".join(system.name for system in SYSTEMS))
-    add("--preset", default="toy", help="a preset of the family (default: toy); those below")
+    add("--preset", default="", help="a preset of the family (default: toy, or the first of those below)")
     add("--model", action="append", dest="models",
-        help="train this model and its control instead of the preset's; may be repeated")
+        help="train this model and its control instead of the preset's (diffrec list FAMILY); may be repeated")
     add("--set", action="append", dest="changes", metavar="KEY=VALUE",
         help="change a setting of the preset, e.g. seeds=[0,1]; may be repeated")
     add("--data", default="",
@@ -210,7 +216,8 @@ def parser() -> argparse.ArgumentParser:
     top = OneLineParser("diffrec", description="Train, evaluate and report recommenders that use diffusion.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listed = {"epilog": listing(), "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    commands.add_parser("list", help="families with their presets, and reports with what they show, need and cost")
+    command = commands.add_parser("list", help="families with their presets, and reports with what they show, need and cost")
+    command.add_argument("family", nargs="?", default="", metavar="FAMILY", help="its presets and models")
     add_import(commands)
     add_search(commands, _workers)
     add_compare(commands)
@@ -302,7 +309,7 @@ def answer_text(
 def run_command(options: argparse.Namespace) -> str:
     "Do what is asked; returns what is printed at the end."
     if options.command == "list":
-        return listing()
+        return family_listing(find_system(options.family)) if options.family else listing()
     if options.command == "check":
         return checks()
     own = {"import": run_import, "search": run_search, "ablate": run_ablate, "compare": run_compare, "score": run_score}
@@ -320,7 +327,10 @@ def run_command(options: argparse.Namespace) -> str:
         pages = (render_report(reports, root) if options.render else
                  make_report(reports, root, options.quick, options.workers))
         return "\n".join(["", *(f"The report {report.name} is {page}" for report, page in zip(reports, pages))])
-    steps, run = command_steps(find_system(options.family), options.command, options, root)
+    system, chosen = find_system(options.family), options.preset
+    steps, run = command_steps(system, options.command, options, root)
+    if not chosen:
+        print(default_text(system, study_of(system, options.command, options)[0]), file=sys.stderr)
     run_steps(steps, root, options.workers)
     out, executed = str(Path(steps[-1].output).parent), root / steps[-1].output
     if options.command == "train":

@@ -25,6 +25,7 @@ from .judging import add_compare, add_score, run_compare, run_score
 from .local_files import add_check, add_models, checks, run_models
 from .main_table import main_table
 from .reports import JOINT_SYSTEM
+from ..core.names import folder_label
 from ..core.paths import Paths
 from ..core.settings import Count, checked, unknown_name
 from ..graph_diffusion.reports import GRAPH_SYSTEM
@@ -123,9 +124,7 @@ def default_out(
     data: str,        # path of data of one's own; "": the preset's own
 ) -> str:             # relative to the project
     "Where results go without `--out`."
-    path = Path(data)
-    around = f"{path.parent.name}-" if path.name in ("data", "ratings") and path.parent.name else ""
-    return f"outputs/{system.name}/{preset}" + (f"-{around}{path.stem}" if data else "")
+    return f"outputs/{system.name}/{preset}" + (f"-{folder_label(data)}" if data else "")
 
 # %% ../../nbs/90_app/90_cli.ipynb #96cdfb23
 def check_trained(

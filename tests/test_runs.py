@@ -17,8 +17,10 @@ from diffrec.figures.layout import PAGE_WIDTH, pdf_fonts
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS
 from diffrec.priors.files import load_prior
+from diffrec.studies.published import published
 from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, step_folders
+from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
 
 root = Path(__file__).parent.parent
@@ -230,6 +232,25 @@ def test_the_published_table_has_both_losses_and_every_control(project: Path):
         assert found.loc[pair, "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
         assert found.loc[pair, "ci_low"] <= found.loc[pair, "value"] <= found.loc[pair, "ci_high"]
     assert {"sgl-seed-0.parquet", "freedom_shuffled-seed-0.parquet"} <= {path.name for path in (report / "trials").iterdir()}
+    pairs = read_rows(report / "pairs.parquet").query("metric == 'recall' and versus != ''")
+    published_values = published("tiktok", "recall")
+    own = pairs[pairs["run"].str.endswith("published loss")]
+    assert set(zip(own["model"], own["versus"])) == {("lightgcn", "sgl")}            # the two of the toy table that are printed
+    assert published_values["lightgcn"] > published_values["sgl"]
+    assert own["value"].iloc[0] == pytest.approx(found.loc[("lightgcn", ""), "value"] - found.loc[("sgl", ""), "value"], abs=1e-12)
+
+
+@pytest.mark.xdist_group("run_cold_items")
+def test_new_items_are_ranked_among_each_other_by_every_trained_model(project: Path):
+    report = make_report([find_report("tiktok_cold_items")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    assert set(rows["slice"]) == {"cold_candidates"}
+    found = rows[rows["seed"].isna() & rows["metric"].eq("recall")].set_index(["model", "versus"])
+    for pair in (("freedom", "freedom_shuffled"), ("freedom", "features_alone"), ("diffmm", "diffmm_none")):
+        both = [found.loc[(model, ""), "value"] for model in pair]
+        assert found.loc[pair, "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
+    trial = read_trial(report / "trials/freedom-seed-0.parquet")
+    assert trial.values.query("metric == 'recall'")["value"].mean() == pytest.approx(found.loc[("freedom", ""), "value"])
 
 
 @pytest.mark.xdist_group("run_graphs")
@@ -564,3 +585,58 @@ def test_every_run_notebook_is_run_by_a_test():
                                       *find_report("tiktok_losses").steps(True),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run
+
+
+@pytest.mark.xdist_group("run_own")
+def test_a_lora_of_ones_own_pictures_is_trained_drawn_and_judged_beside_the_base(project: Path):
+    step, home = at_defaults("27_train_own_lora"), project / "outputs/toy/own_lora"
+    run_step(step, project, progress=False)
+    rows = read_rows(home / "results.parquet")
+    for metric in ("clip_score", "clip_i_liked", "clip_i_held_out", "swap_gain", "failure_rate"):
+        found = rows[rows["metric"] == metric].set_index(["model", "versus"])["value"]
+        assert found["lora", "base"] == pytest.approx(found["lora", ""] - found["base", ""], abs=1e-9)
+    assert set(rows.loc[rows["versus"] == "permuted", "model"]) == {"base", "lora"}
+    assert sorted(path.parent.name for path in home.glob("loras/*/lora")) == ["user0", "user1"]
+    before = {path: path.stat().st_mtime_ns for part in ("encoded", "loras", "log/pictures") for path in (home / part).rglob("*") if path.is_file()}
+    (project / step.output).unlink()                              # as if it had been interrupted at its very end
+    assert run_step(step, project, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    pd.testing.assert_frame_equal(read_rows(home / "results.parquet"), rows)
+
+
+@pytest.mark.xdist_group("run_own")
+def test_one_folder_and_one_prompt_for_stable_diffusion_15_without_a_table(project: Path):
+    folder, rng = project / "mine", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(rng.integers(256, size=(70, 60 + 20 * number, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    parameters = {"pictures": "mine", "prompt": "a picture of mine", "out": "outputs/mine",
+                  "changes": {"base": "data/zoo/sd15", "training.step": 16, "training.adapters": "shared", "training.repeats": 1,
+                              "training.fit.n_epochs": 1, "drawing.n_pictures": 2, "drawing.n_steps": 2, "drawing.prompts": []}}
+    assert run_step(at_defaults("27_train_own_lora", "own", **parameters), project, progress=False)
+    rows = read_rows(project / "outputs/mine/results.parquet")
+    assert [path.parent.name for path in (project / "outputs/mine/loras").glob("*/lora")] == ["all"]
+    assert {"clip_score", "clip_i_held_out"} <= set(rows["metric"]) and "swap_gain" not in set(rows["metric"])      # nobody to swap with
+    for name in ("1.png", "3.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:90])
+    with pytest.raises(Exception, match=r"(?s)2 of 4 pictures cannot be read.*1\.png.*3\.png"):
+        run_step(at_defaults("27_train_own_lora", "own_broken", **parameters | {"out": "outputs/broken"}), project, progress=False)
+    assert not (project / "outputs/broken/loras").exists() and not (project / "outputs/broken/encoded").exists()
+
+
+@pytest.mark.xdist_group("run_own")
+def test_a_preset_of_a_published_model_says_all_that_is_missing_before_any_work(project: Path):
+    step = at_defaults("27_train_own_lora", "own_large", preset="sd35-medium", out="outputs/large", changes={"training.fit.device": "cpu"})
+    with pytest.raises(Exception, match=r"(?s)lacks 2 things.*encoder of zoo 'sd35-medium'.*stabilityai/stable-diffusion-3.5-medium"):
+        run_step(step, project, progress=False)
+    assert not (project / "outputs/large/encoded").exists()
+
+
+@pytest.mark.xdist_group("run_own")
+def test_costs_of_lora_training_are_measured_beside_a_loop_that_encodes_every_step(project: Path):
+    run_step(at_defaults("76_benchmark_image_lora"), project, progress=False)
+    rows = read_rows(project / "outputs/image_lora_benchmarks-toy/results.parquet")
+    speed = rows[rows["metric"] == "images_per_second"].set_index("model")["value"]
+    ratio = rows.loc[rows["metric"] == "images_per_second_ratio", "value"].item()
+    assert set(speed.index) == {"plain", "cached", "drawing"} and ratio == pytest.approx(speed["cached"] / speed["plain"], rel=1e-9)
+    assert "peak_gigabytes" not in set(rows["metric"]), "on a CPU the process holds both ways"

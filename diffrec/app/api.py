@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from .recommender import Recommender, open_recommender
+from .recommender import Recommender, default_collection, open_recommender
 from .recommender import fit_recommender
 from ..core.paths import Paths
 from ..core.seeds import rng_for
@@ -87,7 +87,9 @@ def train(
         return train_joint(data, **options)
     if model != "prior":
         check_call(fit_recommender, options, "option")
-        return fit_recommender(data if isinstance(data, Dataset) else load_dataset(data), model, **options)
+        opened = data if isinstance(data, Dataset) else load_dataset(data)
+        out = options.get("out") or default_collection("trained", data, opened)
+        return fit_recommender(opened, model, **{**options, "out": out})
     from diffrec.app.pictures import train_prior
     check_call(train_prior, options, "option")
     return train_prior(data, **options)
@@ -95,14 +97,18 @@ def train(
 
 def load(
     folder: str | Path,      # of a training
+    data: Dataset | str | Path | None = None,   # that a recommender was trained on, or its folder; None: as recorded
 ) -> "Recommender | PriorModel | JointSystem":
     "A trained model from its folder; raises `FileNotFoundError` naming what is missing."
-    folder = Path(checked("folder", folder, str | Path))
+    folder, data = Path(checked("folder", folder, str | Path)), checked("data", data, Dataset | str | Path | None)
+    others = [name for name in ("joint.json", "prior.safetensors") if (folder / name).exists()]
+    if data is not None and others:
+        raise ValueError(f"data belong to recommenders, and {folder} holds {others[0]}: leave data out")
     if (folder / "joint.json").exists():
         from diffrec.app.joint_world import load_joint
         return load_joint(folder)
     if not (folder / "prior.safetensors").exists():
-        return open_recommender(folder)
+        return open_recommender(folder, data)
     from diffrec.app.pictures import load_prior_model
     return load_prior_model(folder)
 

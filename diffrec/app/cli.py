@@ -23,6 +23,7 @@ from .commands import add_import, add_search, run_import, run_search
 from .judging import add_compare, add_score, run_compare, run_score
 from .main_table import main_table
 from .reports import JOINT_SYSTEM
+from ..core.names import folder_label
 from ..core.paths import Paths
 from ..core.settings import Count, checked, unknown_name
 from ..graph_diffusion.reports import GRAPH_SYSTEM
@@ -121,9 +122,7 @@ def default_out(
     data: str,        # path of data of one's own; "": the preset's own
 ) -> str:             # relative to the project
     "Where results go without `--out`."
-    path = Path(data)
-    around = f"{path.parent.name}-" if path.name in ("data", "ratings") and path.parent.name else ""
-    return f"outputs/{system.name}/{preset}" + (f"-{around}{path.stem}" if data else "")
+    return f"outputs/{system.name}/{preset}" + (f"-{folder_label(data)}" if data else "")
 
 # %% ../../nbs/90_app/90_cli.ipynb #96cdfb23
 def check_trained(

@@ -22,7 +22,9 @@ def add_compare(commands: Any) -> None:
         "recommend_topk), a kept trial, trials/MODEL for all its seeds, or a report's folder")
     add("second", metavar="B", help="the same; the difference is A minus B")
     add("--metric", default=None, help="of trials and of recommended items, e.g. recall")
-    add("--test", default="", help="held-out events, a table of users and items, that recommended items are compared with")
+    add("--test", default="", help="held-out events that recommended items are compared with: a table of users and items, or the "
+        "folder of the data set, whose ids then name the users of trials and whose training items are hidden from lists")
+    add("--separator", default=None, help="between the cells of tables: tab, ';', ... (default: a comma, or a tab in .tsv)")
     add("--model", default="", help="of a folder with trials of several models")
     add("--other-model", default="", help="of the second folder (default: the same)")
     add("--k", type=int, default=None, help="cut-off of lists")
@@ -37,12 +39,14 @@ def add_compare(commands: Any) -> None:
 def run_compare(options: argparse.Namespace) -> str:
     "The difference as text, and as a picture if one is asked for."
     from diffrec.studies.comparison import compare_users, plot_comparison, read_user_values
-    columns = options.metric, options.k, options.slice, options.user, options.value, options.test
+    from diffrec.studies.recommendation_lists import open_held_out
+    held_out = open_held_out(options.test) if options.test else ""
+    columns = options.metric, options.k, options.slice, options.user, options.value, held_out
     sides = (options.first, options.model), (options.second, options.other_model or options.model)
     if wrong := [text for text in options.where if "=" not in text]:
         raise ValueError(f"--where takes COLUMN=VALUE, got {wrong[0]!r}")
     where = dict(text.split("=", 1) for text in options.where)
-    first, second = (read_user_values(path, *columns, model, where) for path, model in sides)
+    first, second = (read_user_values(path, *columns, model, where, options.separator) for path, model in sides)
     found = compare_users(first, second)
     if not options.picture:
         return found.text()

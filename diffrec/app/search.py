@@ -18,11 +18,10 @@ import pandas as pd
 import torch
 
 from .api import load_dataset
-from .recommender import Recommender, collection_of, open_recommender
+from .recommender import Recommender, collection_of, default_collection, open_recommender
 from ..core.artifacts import read_json, write_json, write_table
 from ..core.done import done_once
 from ..core.locks import one_writer
-from ..core.paths import Paths
 from ..core.seeds import rng_for
 from ..core.settings import Count, Natural, check_call
 from ..data.dataset_files import read_dataset
@@ -94,7 +93,7 @@ def search_recommender(
     model: str = "lightgcn",             # a model of the settings
     budget: Count = 20,                  # trials
     seed: Natural = 0,                   # of all trainings and of the proposals
-    out: str | Path | None = None,       # where everything goes; None: outputs/found/NAME
+    out: str | Path | None = None,       # where everything goes; None: outputs/found/NAME, see `default_collection`
     workers: Count = 1,                  # processes
     settings: str = "generic",           # where the search begins: a key of `models()`
     changes: Mapping[str, Any] | None = None,   # settings that are fixed, e.g. {"fit.n_epochs": 5}
@@ -104,10 +103,10 @@ def search_recommender(
              "changes": changes}
     check_call(search_recommender, given)
     with_changes(BY_VALIDATION.recipe(settings, model), changes or {})
-    data = data if isinstance(data, Dataset) else load_dataset(data)
+    given, data = data, data if isinstance(data, Dataset) else load_dataset(data)
     if missing := {"valid", "test"} - set(data.splits):
         raise ValueError(f"{data.name} has no split {sorted(missing)[0]!r}: use diffrec.split(data) first")
-    out = collection_of(data, out if out else Paths.find().outputs / "found" / data.name)
+    out = collection_of(data, out if out else default_collection("found", given, data))
     folder = out / "searches" / model
     found = _found_by(workers, out / "data", model, settings, dict(changes or {}), budget, seed, folder)
     best = _concluded(found, data, seed, out, folder)

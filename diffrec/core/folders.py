@@ -53,9 +53,11 @@ def claim_folder(
     folder: str | Path,    # that grows file by file; made if it is not there
     kind: str,             # "run", "training", "picture store", ...
 ) -> Path:                 # the folder
-    "Make a folder and mark it; raises `FileExistsError` if it holds something else."
+    "Make a folder and mark it; raises `FileExistsError` if it holds something else than notebooks."
     folder = Path(folder)
-    check_ours(folder, kind)
+    is_new = folder.is_dir() and folder_kind(folder) is None
+    if not is_new or any(path.suffix != ".ipynb" for path in _entries(folder)):
+        check_ours(folder, kind)
     folder.mkdir(parents=True, exist_ok=True)
     if folder_kind(folder) is None:
         write_json(folder / MARKER, {"kind": kind})

@@ -9,6 +9,7 @@ __all__ = ['MODALITIES', 'import_table', 'hashes', 'read_features', 'matrix_even
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,8 @@ def import_table(
     user: str = "user",             # column of user ids
     item: str = "item",             # column of item ids
     value: str | None = None,       # column of ratings or labels; None: implicit feedback
-    timestamp: str | None = None,   # column of times: dates, or numbers in `unit`
+    timestamp: str | Literal[False] | None = None,   # column of times: dates, or numbers in `unit`
+    # None: the column "timestamp" if it is there; False: no times
     split: str | None = None,       # column that names the split, if one file holds all
     items: str | Path | pd.DataFrame | None = None,  # file with ids and texts of the items, or its rows
     repeats: str = "error",         # a pair twice in a split: "error", "first", "last" or "mean"
@@ -52,6 +54,8 @@ def import_table(
               for part, path in paths.items()}
     if split:
         frames = _by_split(frames, split)
+    there = [list(frame.columns) for _, frame in frames.values()]
+    timestamp = "timestamp" if timestamp is None and all("timestamp" in columns for columns in there) else timestamp or None
     events = {part: clean_events(where, frame, user, item, value, timestamp, repeats, unit)
               for part, (where, frame) in frames.items()}
     if like_at_least is not None:
@@ -63,6 +67,7 @@ def import_table(
     texts = None if texts is None else item_texts(str(paths.get("items", "items")), texts, items_id)
     facts = {"format": "table", "repeats": repeats, "files": hashes(paths.values())}
     facts |= {} if like_at_least is None else {"like_at_least": like_at_least}
+    facts |= {"times": timestamp or "", "unused_columns": sorted({*sum(there, [])} - {user, item, value, timestamp, split})}
     return dataset_from_events(name or next(iter(paths.values())).stem, events, texts, facts, overlap)
 
 # %% ../../nbs/05_data/60_importers.ipynb #1fadf45c

@@ -198,6 +198,9 @@ def read_cells(
         line, header = next(rows, (0, None))
         if header is None:
             raise ValueError(f"{where} is not a whole table: it has no line")
+        if any("\t" in name for name in header):
+            raise ValueError(f"{where}, line {line}: tabs separate its columns, not {separator!r}: give separator='tab' "
+                             "(diffrec import: --set separator=tab; diffrec compare: --separator tab)")
         return _framed(where, rows, column_names(f"{where}, line {line}", header), "the header has", quotes)
 
 # %% ../../nbs/05_data/55_tables.ipynb #6e9e10c3
@@ -236,9 +239,12 @@ def _check_quotes(where: str, frame: pd.DataFrame) -> None:
                              "remove the blank before it")
 
 # %% ../../nbs/05_data/55_tables.ipynb #5991e14c
+_TABS = {"tab": "\t", "\\t": "\t"}      # as a command line has them
+
+
 def read_frame(
     path: str | Path,               # .parquet, or text of any ending, also .gz
-    separator: str | None = None,   # None: a tab for .tsv, .inter, .item and .user; else a comma
+    separator: str | None = None,   # None: a tab for .tsv, .inter, .item and .user; else a comma. "tab" is a tab
     encoding: str | None = None,    # None: by the file's mark, or UTF-8
     names: Sequence[str] | None = None,  # of the columns of a file without a header
     quotes: bool | None = None,     # whether cells may be quoted; None: unless a tab separates them
@@ -247,12 +253,14 @@ def read_frame(
 ) -> pd.DataFrame:                  # the index is named `line`, or `row` for parquet
     "Rows of a table file as written; raises `ValueError` naming file, line and rule."
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and a table is a file (text or parquet): name the file")
     if path.suffix.lower() == ".parquet":
         if (separator, encoding, names, quotes, escape) != (None,) * 5:
             raise ValueError(f"{path}: parquet has no separator, encoding, quotes or missing header; leave them out")
         return _parquet_frame(path)
     tabs = {".tsv", ".tab", ".inter", ".item", ".user"} & {suffix.lower() for suffix in path.suffixes[-2:]}
-    separator = separator if separator is not None else "\t" if tabs else ","
+    separator = _TABS.get(separator, separator) if separator is not None else "\t" if tabs else ","
     with open(path, "rb") as raw:
         file = open_gzip(str(path), raw, largest) if path.suffix.lower() == ".gz" else raw
         frame = read_cells(str(path), file, separator, encoding, names, quotes, escape)

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['to_signal', 'to_pixels', 'tiny_autoencoder', 'PixelBatch', 'AutoencoderLoss', 'reconstruct', 'psnr', 'encode_latents',
-           'decode_latents', 'standardise_latents']
+           'decode_latents', 'standardise_latents', 'finite_decodings']
 
 # %% ../../nbs/60_image_models/18_autoencoder.ipynb #a0e024df
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -99,15 +101,23 @@ def psnr(
     return 10 * torch.log10(255**2 / error)
 
 # %% ../../nbs/60_image_models/18_autoencoder.ipynb #309a2fc6
+def _signal(pixels: Tensor) -> Tensor:
+    "[B, 3, H, W] float32 in [-1, 1] of bytes [B, H, W, 3]: as `to_signal`, of any height and width."
+    check_shape({"c": 3}, pixels=(pixels, "B H W c"))
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 @torch.no_grad()
 def encode_latents(
     vae: AutoencoderKL,
-    pixels: Tensor,      # [N, S, S, 3] uint8
+    pixels: Tensor,      # [N, H, W, 3] uint8
     batch_size: int = 64,
-) -> Tensor:             # [N, c, s, s] as diffusion models take them: shifted and scaled
+) -> Tensor:             # [N, c, h, w] as diffusion models take them: shifted and scaled
     "Scaled latents of pictures, the mode of each posterior."
     shift, scale = vae.config.shift_factor or 0., vae.config.scaling_factor
-    return torch.cat([(vae.encode(to_signal(part)).latent_dist.mode() - shift) * scale
+    return torch.cat([(vae.encode(_signal(part)).latent_dist.mode() - shift) * scale
                       for part in pixels.split(batch_size)])
 
 # %% ../../nbs/60_image_models/18_autoencoder.ipynb #5267bde4
@@ -134,3 +144,17 @@ def standardise_latents(
     vae.quant_conv.bias[:n_latent] -= mean
     before.bias += (before.weight[:, :, 0, 0] @ mean)
     vae.register_to_config(scaling_factor=float(1 / (latents - mean[:, None, None]).std()), shift_factor=0.)
+
+# %% ../../nbs/60_image_models/18_autoencoder.ipynb #9ed6268c
+@contextmanager
+def finite_decodings(
+    vae: AutoencoderKL,
+) -> Iterator[list[bool]]:
+    "Whether each picture that is decoded within the block is finite, in their order; the list is filled meanwhile."
+    found: list[bool] = []
+    hook = vae.decoder.register_forward_hook(
+        lambda module, inputs, signal: found.extend(signal.isfinite().flatten(1).all(1).tolist()))
+    try:
+        yield found
+    finally:
+        hook.remove()

@@ -70,7 +70,7 @@ def _components(folder: Path, leave_out: Sequence[str]) -> tuple[type[DiffusionP
 def load_pipeline(
     folder: str | Path,                    # diffusers' layout
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,    # of all components
+    dtype: torch.dtype | dict[str, torch.dtype] = torch.float32,    # of all components, or by name and "default"
     leave_out: Sequence[str] = (),         # components that are not loaded, e.g. ("safety_checker",)
 ) -> DiffusionPipeline:
     "A text-to-image pipeline from its folder."

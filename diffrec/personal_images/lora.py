@@ -17,7 +17,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model_state_dict
 
-from ..core.artifacts import file_sha256
+from ..core.artifacts import file_sha256, naming_full_disk
 from ..core.cards import check_files_card, write_files_card
 from ..core.folders import whole_folder
 from ..core.seals import json_digest
@@ -104,7 +104,7 @@ def write_lora(
         raise ValueError(f"the {part} of the pipeline has no adapter to write: call add_lora first")
     layers = {name: value.float() for name, value in get_peft_model_state_dict(model, adapter_name=ADAPTER).items()}
     card = {"part": part, "pipeline": type(pipeline).__name__, "base": base_sha256(base, part), **(about or {})}
-    with whole_folder(folder, FOLDER_KIND) as place:
+    with whole_folder(folder, FOLDER_KIND) as place, naming_full_disk(Path(folder), place / LORA_WEIGHT_NAME_SAFE):
         type(pipeline).save_lora_weights(place, **{f"{part}_lora_layers": layers}, **_collate_lora_metadata({part: model}))
         write_files_card(place, card)
     return Path(folder)

@@ -69,17 +69,19 @@ ROW_MODELS = ("mult_vae", "diffrec", "diffrec_one_step", "l_diffrec", "l_diffrec
 PLAIN_GRAPHS = ("ngcf", "ngcf_no_graph", "sgl", "sgl_no_contrast", "ncl", "ncl_no_contrast", "hccf", "hccf_no_contrast")
 MODAL_GRAPHS = ("freedom", "freedom_shuffled", "mgcn", "mgcn_shuffled", "mmgcn", "mmgcn_shuffled", "grcn",
                 "grcn_shuffled", "clcrec", "clcrec_shuffled", "mmgcl", "mmgcl_shuffled", "slmrec", "slmrec_shuffled")
-SHARED_SOFTMAX = ("ngcf_softmax", "sgl_softmax", "ncl_softmax", "hccf_softmax", "freedom_softmax", "mgcn_softmax",
-                  "mmgcn_softmax", "grcn_softmax", "clcrec_softmax", "mmgcl_softmax", "slmrec_softmax")
+SHARED_SOFTMAX = {"ngcf": "ngcf_softmax", "sgl": "sgl_softmax", "ncl": "ncl_softmax", "hccf": "hccf_softmax",
+                  "freedom": "freedom_softmax", "mgcn": "mgcn_softmax", "mmgcn": "mmgcn_softmax", "grcn": "grcn_softmax",
+                  "clcrec": "clcrec_softmax", "mmgcl": "mmgcl_softmax", "slmrec": "slmrec_softmax"}    # with one loss for all
 OF_TABLE = ("mf_bpr", "vbpr", "lightgcn", "lightgcn_m", "bm3", "lattice", "mult_vae", "diffrec", "l_diffrec", "ngcf",
             "sgl", "ncl", "hccf", "freedom", "mgcn", "mmgcn", "grcn", "clcrec", "mmgcl", "slmrec")   # without controls
 TABLE_STUDY = ("popularity", "ease", "walk", "mf_bpr", "vbpr", "vbpr_no_features", *MULTIMODAL, "lightgcn_no_graph",
-               "lightgcn_softmax", "lightgcn_softmax_no_graph", *ROW_MODELS, *PLAIN_GRAPHS, *MODAL_GRAPHS, *SHARED_SOFTMAX)
+               "lightgcn_softmax", "lightgcn_softmax_no_graph", *ROW_MODELS, *PLAIN_GRAPHS, *MODAL_GRAPHS,
+               *SHARED_SOFTMAX.values())
 FEW_OF_TABLE = ("popularity", "walk", "lightgcn", "lightgcn_no_graph", "lightgcn_softmax", "lightgcn_softmax_no_graph",
                 "mult_vae", "diffrec", "diffrec_one_step", "sgl", "sgl_no_contrast", "sgl_softmax", "freedom",
                 "freedom_shuffled")
-TABLE_RIVALS = (dict.fromkeys((*OF_TABLE, *SHARED_SOFTMAX, "lightgcn_softmax"), "walk"),
-                {**dict.fromkeys(OF_TABLE, "lightgcn"), **dict.fromkeys(SHARED_SOFTMAX, "lightgcn_softmax"),
+TABLE_RIVALS = (dict.fromkeys((*OF_TABLE, *SHARED_SOFTMAX.values(), "lightgcn_softmax"), "walk"),
+                {**dict.fromkeys(OF_TABLE, "lightgcn"), **dict.fromkeys(SHARED_SOFTMAX.values(), "lightgcn_softmax"),
                  "lightgcn": "mf_bpr", "lightgcn_softmax": "lightgcn", "diffrec": "mult_vae", "l_diffrec": "mult_vae"},
                 dict.fromkeys(OF_TABLE, "ease"), dict.fromkeys(OF_TABLE, "lightgcn_softmax"))
 GRAPH_LISTS = {"ks": (20,), "metrics": ("recall", "ndcg", "precision"),
@@ -93,6 +95,9 @@ TEXT_RIVALS = ({"walk_m": "walk", "ease_m": "ease", "vbpr": "vbpr_no_features", 
 
 PRESETS: dict[str, RecommenderStudy] = {
     "toy": RecommenderStudy("toy", ("popularity", "mf_bpr"), rivals=RANKING_RIVALS),
+    "generic": RecommenderStudy("generic", ("popularity", "item_knn", "ease", "walk", "mf_bpr", "lightgcn",
+                                            "lightgcn_no_graph"),
+                                rivals=({"lightgcn": "walk", "mf_bpr": "ease"},), dataset="events of one's own"),
     "toy-ranking": RecommenderStudy("toy", RANKING, rivals=RANKING_RIVALS),
     "toy-ratings": RecommenderStudy("toy", RATING, rivals=RATING_RIVALS, **LABEL_EVALUATION),
     "toy-multimodal": RecommenderStudy("toy-multimodal", MULTIMODAL, **GRAPH_LISTS),

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .found_settings import FOUND_ON_TIKTOK, with_found
 from ..studies.provenance import DESCRIBES
 from ..studies.recipe import Recipe
 from ..training.config import FitConfig
@@ -376,9 +377,10 @@ def _found_in(given: Mapping[str, RecommenderRecipe], models: tuple[str, ...]) -
     return {wanted: given[wanted] for wanted in models}
 
 
-RECOMMENDER_RECIPES["tiktok"] |= {**LOSSES, **TABLE}
+RECOMMENDER_RECIPES["tiktok"] |= {**LOSSES, **with_found(TABLE, FOUND_ON_TIKTOK)}
 RECOMMENDER_RECIPES["toy-table"] = {
     **_found_in(RECOMMENDER_RECIPES["toy"], TABLE_BESIDE), **_found_in(RECIPES["toy-multimodal"], (
         "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")),
     **_toys(LOSSES), **_narrow_table()}
 GENERIC |= _generic_table()
+RECOMMENDER_RECIPES["generic"] = GENERIC

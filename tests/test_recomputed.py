@@ -16,6 +16,7 @@ from diffrec.data.sources import SOURCES, open_dataset
 from diffrec.evaluation.attributes import ACCURACY_PARTS
 from diffrec.evaluation.inference import (
     FEW_USERS, bootstrap, few_users_interval, holm, percentile_interval, seed_weights)
+from diffrec.evaluation.judges import agreement_rows
 from diffrec.evaluation.summary import summarise_ranking, summarise_rating
 from diffrec.graph_diffusion.additions import ADDITIONS, BY_LOSS_MODELS, addition_rows
 from diffrec.graph_diffusion.costs import epoch_rows
@@ -33,6 +34,7 @@ from diffrec.language.training import LANGUAGE
 from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
 from diffrec.personal_images.family import PERSONAL
 from diffrec.personal_images.fusion_training import fusion_rows
+from diffrec.personal_images.judges import JUDGE_CONTROLS, JUDGE_PRESETS
 from diffrec.personal_images.personalisation_rows import gain_rows, image_gains, order_agreement, prior_gains, win_rows
 from diffrec.personal_images.presets import PRESETS as PERSONAL_PRESETS
 from diffrec.personal_images.studies import personal_rows, user_cost_rows
@@ -599,6 +601,18 @@ def test_rows_of_pictures_for_users_follow_from_the_kept_values():
     found = pd.concat([personal_rows(pd.concat(frames, ignore_index=True), controls, study, *named),
                        user_cost_rows(facts, study, *named), fusion])
     assert_committed(found, "world_image_lora")
+
+
+# Judges: from their scores of every picture.
+
+
+def test_agreement_of_judges_follows_from_their_kept_scores():
+    name = "world_judges"
+    study, scores = JUDGE_PRESETS["world"], read_table(reports / name / "scores.parquet")
+    assert scores.groupby("judge").size().eq(study.n_users * 3 * study.n_draws).all()
+    dataset = rows_of(name)["dataset"].iloc[0]
+    found = agreement_rows(scores, JUDGE_CONTROLS, name, dataset, 3 * study.n_draws, rng_for(study.seed, "agreement"), study.n_resamples)
+    assert_committed(found, name)
 
 
 # Personalisation: from the values that three other reports keep.

@@ -172,7 +172,7 @@ def test_ranking_of_ten_billion_pairs_stays_small():
 
 REPORTED = ["tiktok", "ml-1m", "benchmarks", "tiktok_diffmm", "tiktok_genrec", "graph_benchmarks", "zoo", "prior_benchmarks",
             "world_prior", "world_pictures", "simulation", "world_explanations", "world_stars", "world_personalisation",
-            "tiktok_losses", "when_graphs_help", "ml-1m-likes"]
+            "tiktok_losses", "when_graphs_help", "ml-1m-likes", "world_judges"]
 
 
 @pytest.mark.parametrize("name", REPORTED)
@@ -480,6 +480,20 @@ def test_the_results_page_shows_what_the_rows_say():
         texts = [cell["source"]] if cell["cell_type"] == "markdown" else literal_texts(cell["source"])
         typed = [number for text in texts for number in numbers_in(without_code(text)) if "." in number]
         assert not typed, f"typed in and not read from a row: {typed}"
+
+
+def test_a_verifier_of_other_ratings_can_be_believed_and_one_of_the_samplers_ratings_says_too_much():
+    rows = read_rows(reports / "world_judges" / "results.parquet").set_index(["metric", "model", "versus"])
+    judges = ("verifier, seen", "verifier, sampled", "leaking verifier", "everybody", "cpis", "cps", "attributes")
+    assert all(rows.loc[("rank_correlation", judge, ""), "ci_low"] > 0 for judge in judges)
+    assert rows.loc[("rank_correlation", "verifier, seen", "everybody"), "ci_low"] > 0
+    for evaluator in ("truth", "verifier", "leaking verifier", "residual verifier"):
+        assert rows.loc[(f"uplift({evaluator})", "own", "permuted"), "ci_low"] > 0
+        assert rows.loc[(f"uplift({evaluator})", "other", "permuted"), "ci_low"] < 0
+    shared, apart = (rows.loc[(f"uplift({name})", "own", "permuted")] for name in ("leaking verifier", "verifier"))
+    assert shared["value"] > apart["ci_high"]
+    for metric in ("brier", "ece"):
+        assert rows.loc[(metric, "verifier", ""), "value"] < rows.loc[(metric, "verifier, raw", ""), "value"]
 
 
 def test_priors_and_adapters_are_personal_and_their_controls_are_not():

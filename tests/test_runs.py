@@ -19,7 +19,7 @@ from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS
 from diffrec.priors.files import load_prior
 from diffrec.studies.published import published
 from diffrec.studies.pipeline import make_report, run_step, run_steps
-from diffrec.studies.steps import Step, step_folders
+from diffrec.studies.steps import Step, read_step_note, step_folders
 from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
 
@@ -150,6 +150,7 @@ def test_recommenders_chain_at_their_defaults(project: Path):
     ({"data": 3}, "data must be text, got 3"),
     ({"trials": None}, "trials must be text, got None"),
     ({"changes": {"modles": ["mf_bpr"]}}, "modles.*models"),
+    ({"data": "outputs/toy/data/ratings"}, "holds values from 1 to 5, so these are ratings or labels, and the preset is evaluated by lists"),
     ({"changes": {"fit.learning_rate": "0.1"}}, "fit.learning_rate must be a finite number >= 0, got '0.1'; write fit.learning_rate=0.1"),
 ])
 def test_a_run_refuses_wrong_parameters_and_names_them(project: Path, parameters: dict, error: str):
@@ -158,6 +159,15 @@ def test_a_run_refuses_wrong_parameters_and_names_them(project: Path, parameters
     with pytest.raises(Exception, match=error):
         run_step(step, project, progress=False)
     assert not (project / "outputs/refused/models").exists(), "nothing is trained from wrong parameters"
+    assert read_step_note(step.output, project) == {}, "no note without a notebook"
+
+
+@pytest.mark.xdist_group("run_recommenders")
+def test_an_evaluation_before_its_training_names_the_run(project: Path):
+    run_step(at_defaults("10_prepare_world"), project, progress=False)
+    step = at_defaults("40_evaluate_ranking", "untrained", out="outputs/untrained")
+    with pytest.raises(Exception, match="nothing is trained in .*untrained: run 20_train_recommenders with this folder as `out` first"):
+        run_step(step, project, progress=False)
 
 
 GRAPH_STEPS = [

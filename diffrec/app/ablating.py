@@ -25,7 +25,8 @@ def add_ablate(
     command = commands.add_parser("ablate", help="what a result depends on: a grid of changed settings", allow_abbrev=False,
                                   epilog=f"Studies:\n\n{studies}", formatter_class=argparse.RawDescriptionHelpFormatter)
     add = command.add_argument
-    add("study", metavar="STUDY", help="one of those below")
+    add("study", metavar="STUDY", nargs="?", default="", help="one of those below")
+    add("--list", action="store_true", help="print the presets of the study, or of all, with axes and labels; run nothing")
     add("--preset", default="toy", help="toy, or a full form: world, tiktok, ml-1m (default: toy)")
     add("--set", action="append", dest="changes", metavar="KEY=VALUE",
         help="a setting of the base, e.g. seeds=[0,1], n_draws=4; may be repeated")
@@ -62,11 +63,15 @@ def ablate_choices(
 def run_ablate(
     options: argparse.Namespace,
 ) -> str:
-    "Run or continue a study; returns its table."
+    "Run or continue a study; returns its table. With --list, studies with their axes and labels."
+    if not options.study and not options.list:
+        raise ValueError(f"ablate needs a study: {', '.join(ABLATION_NAMES)}; --list shows their axes and labels")
     changes, only = ablate_choices(options)
     for library in ("DIFFUSERS", "TRANSFORMERS"):                  # read by worker processes too
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
-    from diffrec.app.ablations import ablate
+    from diffrec.app.ablations import ablate, ablation_listing
     from diffrec.figures.style import use_style
+    if options.list:
+        return ablation_listing(options.study)
     use_style()
     return ablate(options.study, options.preset, changes, only, options.out or None, options.workers).text()

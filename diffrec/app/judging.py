@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HPS_FILES', 'SCORERS', 'NO_PROMPT', 'REFERENCES', 'add_compare', 'run_compare', 'add_score', 'pictures_of',
-           'prompts_of', 'targets_of', 'scorer_of', 'scorers_at_hand', 'run_score']
+           'prompts_of', 'targets_of', 'scorer_of', 'scorers_at_hand', 'readable', 'without_attributes', 'run_score']
 
 # %% ../../nbs/90_app/86_judging.ipynb #da2dd16e
 import argparse
@@ -63,11 +63,20 @@ HPS_FILES = {"hps": "HPS_v2.1_compressed.pt", "hps-v2.0": "HPS_v2_compressed.pt"
 SCORERS = ("clip", "aesthetic", "attributes", "pickscore", *HPS_FILES, "cps", "cpis", "ssim", "lpips")
 NO_PROMPT = ("aesthetic", "cps", "cpis", "ssim", "lpips")                              # scorers that ignore the prompt
 REFERENCES = {"cps": "preference", "cpis": "liked", "ssim": "targets", "lpips": "targets"}   # scorer -> the option it needs
+_NEEDS = """Weights below the data root (clip, attributes, cps, cpis and ssim need those that ship):
+
+  aesthetic: laion/sac+logos+ava1-l14-linearMSE.pth from https://github.com/christophschuhmann/improved-aesthetic-predictor,
+      and OpenAI's CLIP ViT-L/14: --zoo ViT-L-14/openai
+  pickscore, hps, hps-v2.0, lpips: the error says which file is missing
+
+A scorer whose weights are not there is left out, with a message. attributes is for prompts that name attributes of the
+embedded world, e.g. "a red star"."""
 
 
 def add_score(commands: Any) -> None:
     "The options of `diffrec score`."
-    command = commands.add_parser("score", help="score the pictures of a folder", allow_abbrev=False)
+    command = commands.add_parser("score", help="score the pictures of a folder", allow_abbrev=False, epilog=_NEEDS,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     add = command.add_argument
     add("folder", metavar="FOLDER", help="of PNG and JPEG files")
     add("--scorer", action="append", dest="scorers", help=f"{', '.join(SCORERS)}; may be repeated (default: clip)")
@@ -77,11 +86,14 @@ def add_score(commands: Any) -> None:
     add("--liked", default="", metavar="FOLDER", help="pictures that a user likes, for cpis")
     add("--targets", default="", metavar="FOLDER", help="a picture of the same name for each one, for ssim and lpips")
     add("--zoo", default="tiny", help="whose encoder looks at the pictures (default: the small one that ships)")
+    add("--skip-unreadable", action="store_true", help="leave out pictures that cannot be read")
     add("--out", default="", help="a CSV file for one row a picture and scorer")
 
 # %% ../../nbs/90_app/86_judging.ipynb #aa230372
 def pictures_of(folder: str | Path) -> dict[str, Path]:
-    "Picture files of a folder by name; raises `FileNotFoundError` if there are none."
+    "Picture files of a folder by name; raises `FileNotFoundError` if it is not there or has none."
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
     found = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not found:
         raise FileNotFoundError(f"{folder} has no .png, .jpg or .jpeg file")
@@ -134,6 +146,19 @@ def _reference_scorer(name: str, options: argparse.Namespace, pictures: dict[str
     return LikedPicturesScorer(encoder, [list(pictures_of(options.liked).values())])
 
 
+def _aesthetic_lacks(data: Path, source: str) -> str:
+    "What is missing for LAION's score, and how to get it; \"\" if nothing is. The head is looked for before anything heavy is imported."
+    from diffrec.data.sources import SOURCES
+    file = SOURCES["laion"].files[0]
+    if not (data / file.path).is_file():
+        return f"LAION's head is not there: {file.by_hand(data)}"
+    from diffrec.image_models.zoo import encoder_width, zoo
+    models = zoo(source)
+    width = encoder_width(models.encoder_folder)
+    return "" if width == 768 else (f"LAION's head reads embeddings of OpenAI's CLIP ViT-L/14 (768 numbers), those of zoo "
+                                    f"{models.parts.name!r} have {width}: give --zoo ViT-L-14/openai")
+
+
 def scorer_of(name: str, options: argparse.Namespace, pictures: dict[str, Path]) -> Any:
     "A scorer with its models; raises `ValueError` with the nearest name, or an error that says which weights are missing."
     if name not in SCORERS:
@@ -143,6 +168,9 @@ def scorer_of(name: str, options: argparse.Namespace, pictures: dict[str, Path])
     if name == "pickscore" or name in HPS_FILES:
         return _preference_scorer(name)
     from diffrec.core.paths import Paths
+    data = Paths.find().data
+    if name == "aesthetic" and (lacks := _aesthetic_lacks(data, options.zoo)):
+        raise FileNotFoundError(lacks)
     from diffrec.image_models import scorers
     from diffrec.image_models.zoo import zoo
     models = zoo(options.zoo)
@@ -150,7 +178,7 @@ def scorer_of(name: str, options: argparse.Namespace, pictures: dict[str, Path])
         return scorers.ClipScorer(models.encoder)
     if name == "attributes":
         return scorers.AttributeScorer(models.classifier)
-    return scorers.AestheticScorer(models.encoder, scorers.laion_head(Paths.find().data))
+    return scorers.AestheticScorer(models.encoder, scorers.laion_head(data))
 
 
 def scorers_at_hand(names: list[str], options: argparse.Namespace, pictures: dict[str, Path]) -> tuple[list[Any], list[str]]:
@@ -166,14 +194,57 @@ def scorers_at_hand(names: list[str], options: argparse.Namespace, pictures: dic
         raise first
     return found, lines
 
+# %% ../../nbs/90_app/86_judging.ipynb #31ab10dd
+def readable(
+    pictures: dict[str, Path],
+    skip: bool,                 # whether others are left out
+) -> dict[str, Path]:
+    "The pictures that can be read; raises `ValueError` naming all others unless they are skipped, or if there is no other."
+    from diffrec.image_models.encoders import open_picture
+    broken = []
+    for name, path in pictures.items():
+        try:
+            open_picture(path, name)
+        except ValueError:
+            broken.append(name)
+    if broken and (not skip or len(broken) == len(pictures)):
+        raise ValueError(f"{len(broken)} of {len(pictures)} pictures cannot be read: {', '.join(broken)}; --skip-unreadable "
+                         "leaves them out")
+    return {name: path for name, path in pictures.items() if name not in broken}
+
+
+def without_attributes(names: list[str], prompts: list[str]) -> tuple[list[str], list[str]]:
+    "Scorers without `attributes` if no prompt names any, and a line that says so; raises `ValueError` if it is the only one."
+    if "attributes" not in names:
+        return names, []
+    from diffrec.image_models.scorers import named_attributes
+    silent = [prompt for prompt in prompts if not named_attributes(prompt)]
+    if not silent:
+        return names, []
+    said = (f"{len(silent)} of {len(prompts)} prompts name no attribute of the embedded world (shape, hue, pattern, "
+            f"background), e.g. {silent[0]!r}")
+    if len(silent) < len(prompts):
+        return names, [f"attributes has no value for some pictures: {said}"]
+    if names == ["attributes"]:
+        raise ValueError(f"attributes cannot be computed: {said}")
+    return [name for name in names if name != "attributes"], [f"attributes has no rows: {said}"]
+
 # %% ../../nbs/90_app/86_judging.ipynb #8700d90c
 def run_score(options: argparse.Namespace) -> str:
     "Mean scores as text, and all of them in a file if one is asked for."
+    names = list(dict.fromkeys(options.scorers or ["clip"]))
+    for name in names:
+        if name not in SCORERS:
+            raise unknown_name("scorer", name, SCORERS)
     pictures = pictures_of(options.folder)
-    prompts, names = prompts_of(options, pictures), list(dict.fromkeys(options.scorers or ["clip"]))
+    prompts = prompts_of(options, pictures)
     if not any(prompts) and (needy := [name for name in names if name not in NO_PROMPT]):
         raise ValueError(f"{needy[0]} compares pictures with prompts: give --prompt or --prompts")
+    asked, pictures = dict(zip(pictures, prompts)), readable(pictures, options.skip_unreadable)
+    prompts, left_out = [asked[name] for name in pictures], [f"left out: {name} cannot be read" for name in asked if name not in pictures]
+    names, unnamed = without_attributes(names, prompts)
     scorers, lines = scorers_at_hand(names, options, pictures)
+    lines = [*left_out, *unnamed, *lines]
     from diffrec.image_models.preference_scorers import WITHIN_PROMPT
     from diffrec.image_models.scorers import score_pictures
     table = score_pictures(scorers, pictures, prompts)

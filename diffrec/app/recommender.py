@@ -114,12 +114,18 @@ def families() -> tuple[Family, ...]:
     return _CLASSIC, GRAPH_DIFFUSION
 
 
-def models() -> pd.DataFrame:      # one row a model and settings
-    "Every recommender by name, with its settings, its control and what the control lacks."
+def models(
+    every: bool = False,     # one row for each settings of a model
+) -> pd.DataFrame:           # columns model, family, settings (their number, or their name), control, without
+    "Every recommender by name, with its control and what the control lacks; one row a model and family, or all settings."
     rows = [{"model": recipe.model, "family": family.name, "settings": settings, "control": recipe.control,
              "without": recipe.claim}
             for family in families() for settings, recipes in family.recipes.items() for recipe in recipes.values()]
-    return pd.DataFrame(rows).sort_values(["family", "settings", "model"], ignore_index=True)
+    found = pd.DataFrame(rows).sort_values(["family", "settings", "model"], ignore_index=True)
+    if every:
+        return found
+    short = found.groupby(["family", "model"], as_index=False).agg({"settings": "size", "control": "first", "without": "first"})
+    return short[list(found)]
 
 # %% ../../nbs/90_app/10_recommender.ipynb #bdcb79f8
 def find_recipe(
@@ -132,7 +138,7 @@ def find_recipe(
         for name in wanted:
             if model in family.recipes.get(name, {}):
                 return family, family.recipes[name][model]
-    every = models()
+    every = models(every=True)
     if settings is None:
         raise unknown_name("model", model, sorted(set(every["model"])))
     if settings not in set(every["settings"]):

@@ -43,6 +43,7 @@ class FoundRecommender:
     test: dict[str, dict[str, float]]   # metric -> value, ci_low, ci_high (95 %, over users)
     trials: pd.DataFrame            # one row a trial
     folder: Path                    # with trials.parquet and best.json
+    k: int = 20                     # of `valid`
 
     def __repr__(self) -> str:
         return f"FoundRecommender({self.folder}, {len(self.trials)} trials, valid {self.valid:.4f})"
@@ -112,7 +113,7 @@ def search_recommender(
     best = _concluded(found, data, seed, out, folder)
     counted = {"choices": {}} if BY_VALIDATION.recipe(settings, model).choices else {}
     return FoundRecommender(open_recommender(out / best["training"]), {**(changes or {}), **counted, **found.best},
-                            found.valid, best["test"], found.trials, folder)
+                            found.valid, best["test"], found.trials, folder, found.recipe.k)
 
 # %% ../../nbs/90_app/30_search.ipynb #93dd05d6
 def search_text(
@@ -129,6 +130,6 @@ def search_text(
     best = ", ".join(f"{name}={value}" for name, value in found.best.items()) or "nothing is searched"
     test = ", ".join(f"{name} {own['value']:.4f} [{own['ci_low']:.4f}, {own['ci_high']:.4f}]"
                      for name, own in found.test.items())
-    return (f"{markdown_table(shown.head(most))}{cut}\n\nBest: {best}\nValidation: {found.valid:.4f}\n"
+    return (f"{markdown_table(shown.head(most))}{cut}\n\nBest: {best}\nValidation: Recall@{found.k} {found.valid:.4f}\n"
             f"Test, judged once: {test}\nTrials and best settings are in {found.folder}\n"
             f"The model is in {found.model.folder}")

@@ -46,8 +46,8 @@ def features_of(
 ) -> dict[str, np.ndarray]:                   # modality -> [I, d_m] float32
     "Features by modality; raises `ValueError` if there are none or one that is wanted is missing."
     if not data.features:
-        raise ValueError(f"{data.name} has no features, which a multi-modal recommender needs; with_constant_feature(data) "
-                         "lets it run without any")
+        raise ValueError(f"{data.name} has no features, which a multi-modal recommender needs: import it with one that is the same "
+                         "for all items (diffrec import ... --features constant; in Python with_constant_feature(data))")
     wanted = sorted(data.features if modalities is None else modalities)
     missing = sorted(set(wanted) - set(data.features))
     if missing or not wanted:

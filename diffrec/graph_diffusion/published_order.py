@@ -20,7 +20,7 @@ from ..evaluation.summary import one_family, summarise_ranking
 from ..figures.curves import new_axes
 from .presets import FORMS
 from ..recommenders.presets import OF_TABLE, SHARED_SOFTMAX
-from ..studies.findings import comparisons
+from ..studies.findings import paired_differences
 
 # %% ../../nbs/50_graph_diffusion/79_published_order.ipynb #63995345
 def table_forms(
@@ -69,7 +69,7 @@ def order_table(
     k: int | None = 20,
 ) -> pd.DataFrame:                  # columns above, below, difference, ci_low, ci_high, p, order
     "Each pair of the printed order: kept, reversed, or not shown; the largest reversal first."
-    found = comparisons(rows, metric, k)
+    found = paired_differences(rows, metric, k)
     words = {"better": "kept", "worse": "reversed", "not shown": "not shown"}
     table = found.assign(order=found["verdict"].map(words))[["model", "versus", "value", "ci_low", "ci_high", "p", "order"]]
     table = table.rename(columns={"model": "above", "versus": "below", "value": "difference"})

@@ -8,6 +8,7 @@ __all__ = ['COSTS', 'SCALE', 'GRAPH_SYSTEM', 'graph_steps', 'loss_steps', 'cold_
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #ce8ce5bd
 from functools import partial
+from pathlib import Path
 
 from .presets import FORMS, PRESETS, control_name
 from ..recommenders.presets import MODAL_GRAPHS, MULTIMODAL, RecommenderStudy
@@ -164,7 +165,23 @@ def _check(study: RecommenderStudy) -> None:
     study_recipes(GRAPH_DIFFUSION, study)
 
 
+def _check_data(study: RecommenderStudy, place: Path) -> None:
+    "Open a data set of one's own: events and features."
+    from diffrec.graph_diffusion.training import GRAPH_DIFFUSION, check_features
+    from diffrec.recommenders.own_data import check_events, open_own
+    from diffrec.recommenders.studies import study_recipes
+    dataset = open_own(place)
+    check_events(study, dataset)
+    check_features(study_recipes(GRAPH_DIFFUSION, study).values(), dataset)
+
+
+def _models(study: RecommenderStudy) -> list[str]:
+    "The recipes of its settings."
+    from diffrec.graph_diffusion.recipes import RECIPES
+    return list(RECIPES.get(study.settings, ()))
+
+
 GRAPH_SYSTEM = System("graph_diffusion",
                 "DiffMM and GenRec as published and corrected, with every control of their generated edges",
                 PRESETS, _REPORTS, RunCommand("21_train_graphs"), _evaluation, preset_data,
-                adds_controls=True, check=_check)
+                adds_controls=True, check=_check, check_data=_check_data, models=_models)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..core.artifacts import read_json
 from ..core.checks import choose_device
 from ..core.paths import Paths
+from ..core.quiet import quiet_loading
 from .attribute_classifier import AttributeClassifier, load_classifier
 from .folders import HUB_ID, check_part, lacks_files, locate
 from .pipelines import Adapter, add_adapter, lacking, load_pipeline
@@ -310,7 +311,8 @@ class Zoo:
         if name not in names:
             raise ValueError(f"zoo {self.parts.name!r} has the pipelines {names}; got {name!r}")
         if name not in self._pipelines:
-            self._pipelines[name] = load_parts(self, name)
+            with quiet_loading():
+                self._pipelines[name] = load_parts(self, name)
         return self._pipelines[name]
 
 # %% ../../nbs/60_image_models/28_zoo.ipynb #0f7f1e9f

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.artifacts import read_weights, write_weights
 from ..core.cards import check_files_card, write_files_card
 from ..core.folders import folder_kind, read_folder, whole_folder
+from ..core.quiet import quiet_loading
 from .backbones import load_backbone
 from .explanations import ExplanationModel
 from .vectors import CollaborativeVectors
@@ -108,4 +109,5 @@ def load_explainers(
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is not there: make report NAME=world_explanations writes data/explanations")
-    return read_folder(folder, read)
+    with quiet_loading():
+        return read_folder(folder, read)

@@ -7,6 +7,8 @@ __all__ = ['RUNS', 'LANGUAGE_COSTS', 'HELD_OUT_WORLDS', 'SHIPPED_EXPLAINERS', 'L
            'language_cost_steps', 'world_explanation_steps', 'explanation_steps']
 
 # %% ../../nbs/75_language/90_reports.ipynb #00000002
+from pathlib import Path
+
 from .presets import PRESETS, LanguageStudy
 from ..recommenders.steps import ML_1M_FILES, dataset_step, preset_data, study_steps, world_step
 from ..studies.pipeline import Report, RunCommand, System
@@ -98,7 +100,13 @@ def _check(study: LanguageStudy) -> None:
     study_recipes(LANGUAGE, study)
 
 
+def _check_data(study: LanguageStudy, place: Path) -> None:
+    "Open ratings or labels of one's own."
+    from diffrec.recommenders.own_data import check_events, open_own
+    check_events(study, open_own(place))
+
+
 LANGUAGE_SYSTEM = System("language",
                          "TALLRec, CoLLM and CoRA on a tiny backbone or SmolLM2, with MF, SASRec and DIN as encoders",
                          PRESETS, _REPORTS, RunCommand(RUNS[0]), _evaluation, preset_data, adds_controls=True,
-                         check=_check)
+                         check=_check, check_data=_check_data)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PIPELINE_SHAPES', 'CAPTIONS', 'PipelineShape', 'random_pipeline', 'LoraCosts', 'PlainBatch', 'PlainLearner',
-           'cached_encodings', 'Timed', 'timed_steps', 'time_training', 'SizeCosts', 'measure_size', 'cost_rows_of',
+           'cached_encodings', 'StepTimes', 'timed_steps', 'time_training', 'SizeCosts', 'measure_size', 'cost_rows_of',
            'measure_lora_costs']
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #cecd7d56
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #85a8e85a
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ from .own_drawing import OwnDrawing, draw_prompts
 from ..training.config import FitConfig
 from ..training.steps import Stepper
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #26e642d5
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #c119799a
 @dataclass(frozen=True)
 class PipelineShape:
     "Configurations of the networks of a `StableDiffusion3Pipeline`."
@@ -81,7 +81,7 @@ PIPELINE_SHAPES = {
         dict(vocab_size=32128, d_model=64, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
              feed_forward_proj="gated-gelu"), 12)}
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #6343568c
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #505a3305
 CAPTIONS = ("a red star on white", "a blue ring", "a striped heart on sand", "a green triangle with dots")
 
 
@@ -107,7 +107,7 @@ def random_pipeline(
                                     towers[1], words, third, words)
     return made if str(device) == "meta" else made.to(device)
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #aefc0b24
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #43679983
 @dataclass(frozen=True)
 class LoraCosts:
     "What is measured."
@@ -168,8 +168,8 @@ def cached_encodings(
     save_texts(texts, folder / "text-caption.safetensors")
     return EncodedPictures(folder, {"n_pictures": len(pixels), "texts": {"caption": ""}})
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #661b2d61
-class Timed(NamedTuple):
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #b56c0e11
+class StepTimes(NamedTuple):
     "What some steps cost."
     seconds: np.ndarray      # [n] of each step
     peak_bytes: int | None   # of the device's memory; None: not measured
@@ -180,7 +180,7 @@ def timed_steps(
     device: torch.device,
     n_steps: int,
     warmup: int = 0,
-) -> Timed:
+) -> StepTimes:
     "Seconds of each step after some that do not count, and the peak of the GPU's memory over all of them."
     is_gpu, seconds = device.type == "cuda", []
     if is_gpu:
@@ -192,14 +192,14 @@ def timed_steps(
             torch.cuda.synchronize(device)
         if number >= 0:
             seconds.append(time.perf_counter() - begun)
-    return Timed(np.array(seconds), torch.cuda.max_memory_allocated(device) if is_gpu else None)
+    return StepTimes(np.array(seconds), torch.cuda.max_memory_allocated(device) if is_gpu else None)
 
 
 def time_training(
     learner: LoraLearner,
     batch: Callable[[np.ndarray], Any],   # rows -> a batch; its time counts
     costs: LoraCosts,
-) -> Timed:
+) -> StepTimes:
     "Time optimiser steps."
     stepper = Stepper(learner, lambda model, rows, generator: model.loss(rows, generator), costs.fit, seed=0)
     rng = rng_for(0, "rows")
@@ -207,12 +207,12 @@ def time_training(
     return timed_steps(lambda number: stepper.step([batch(chosen[number])], costs.fit.learning_rate), stepper.device,
                        costs.n_steps, costs.warmup)
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #9cbadd8b
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #e880e8da
 class SizeCosts(NamedTuple):
     "Costs at one size of pictures."
-    plain: Timed
-    cached: Timed
-    drawing: Timed     # of one picture each
+    plain: StepTimes
+    cached: StepTimes
+    drawing: StepTimes     # of one picture each
 
 
 def measure_size(costs: LoraCosts, size: int) -> SizeCosts:
@@ -241,7 +241,7 @@ def measure_size(costs: LoraCosts, size: int) -> SizeCosts:
 
 
 def _time_drawing(pipeline: StableDiffusion3Pipeline, costs: LoraCosts, size: int, device: torch.device,
-                  dtype: torch.dtype) -> Timed:
+                  dtype: torch.dtype) -> StepTimes:
     "Time the drawing of single pictures; the autoencoder has the network's precision meanwhile."
     pipeline.vae.to(dtype)
     settings = OwnDrawing(n_steps=costs.n_draw_steps)
@@ -250,7 +250,7 @@ def _time_drawing(pipeline: StableDiffusion3Pipeline, costs: LoraCosts, size: in
     pipeline.vae.float()
     return found
 
-# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #4730794d
+# %% ../../nbs/80_personal_images/77_lora_costs.ipynb #1b03c95a
 def cost_rows_of(found: SizeCosts, costs: LoraCosts, size: int, report: str) -> list[dict[str, Any]]:
     "Rows of one size: medians over steps, with the smallest and the largest."
     common, rows = dict(run=report, dataset=f"{costs.shape}, {size} pixels", split="train", k=size), []

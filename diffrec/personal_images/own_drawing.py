@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OwnDrawing', 'draw_prompts', 'drawing_pipeline', 'wanted_pictures', 'OwnRun', 'run_of', 'draw_own']
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #f95f90ae
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #9cba97f9
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from .prompts import prompt_limits, warn_of_cuts
 from ..studies.provenance import record_of
 from ..training.processes import Process
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #a6c7b124
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #fd430e5e
 @dataclass(frozen=True)
 class OwnDrawing:
     "How pictures are drawn with a LoRA."
@@ -89,7 +89,7 @@ def drawing_pipeline(
         pipeline.enable_model_cpu_offload(device=device)
     return pipeline
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #c746fc3a
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #352c8845
 def wanted_pictures(
     own: OwnPictures,
     held: np.ndarray,          # [N] bool
@@ -128,7 +128,7 @@ def run_of(base: Path, part: str, lora: Path | None, settings: OwnDrawing, size:
     adapter = "" if lora is None else file_sha256(lora / LORA_WEIGHT_NAME_SAFE)[:16]
     return OwnRun(base_sha256(base, part), adapter, own, size, seed)
 
-# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #f5a2115a
+# %% ../../nbs/80_personal_images/74_own_drawing.ipynb #79b6331e
 def _draw_run(pipeline: DiffusionPipeline, run: OwnRun, wanted: Sequence[Wanted], log: ImageLog, settings: OwnDrawing,
               process: Process) -> pd.DataFrame:
     "Draw what is missing of one run; its rows of the log."

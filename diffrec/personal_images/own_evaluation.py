@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['real_embeddings', 'OwnValues', 'own_values', 'set_scores', 'own_rows']
 
-# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #0a19ce0e
+# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #bd148ff6
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..image_models.scorers import ClipScorer
 from ..image_models.zoo import Encoder
 from .own_pictures import OwnPictures
 
-# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #50e8eae8
+# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #d5dc82fa
 def real_embeddings(
     own: OwnPictures,
     encoder: Encoder,
@@ -54,7 +54,7 @@ def _with_both(drawn: pd.DataFrame, n_models: int, key: list[str]) -> pd.DataFra
         raise ValueError(f"no {' and '.join(key)} has a drawn picture of every model: see `error` in rows of the log")
     return drawn[kept].reset_index(drop=True)
 
-# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #20349d50
+# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #4a10acda
 class OwnValues(NamedTuple):
     "What was measured on drawn pictures."
     values: pd.DataFrame             # columns user, model, metric, value; a single user's unit is the picture
@@ -100,7 +100,7 @@ def set_scores(
     names = [own.names[place] for place in users]
     return pd.DataFrame(np.stack(table), names, names)
 
-# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #217a8342
+# %% ../../nbs/80_personal_images/75_own_evaluation.ipynb #81133c14
 def own_rows(
     found: OwnValues,
     report: str,

@@ -6,7 +6,7 @@
 __all__ = ['OWN_PRESETS', 'OwnStudy', 'Parameters', 'count_parameters', 'text_numbers', 'latent_numbers', 'Needs',
            'measure_needs', 'check_needs']
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #a906304e
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #de957be5
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from .own_pictures import OwnPictures
 from .own_training import OwnTraining
 from ..training.config import FitConfig
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #619785b4
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #0d1366e5
 @dataclass(frozen=True)
 class OwnStudy:
     "A LoRA of one's own pictures: what is trained, drawn and judged."
@@ -67,7 +67,7 @@ OWN_PRESETS: dict[str, OwnStudy] = {
         fit=_published(20, gradient_accumulation=4)),
         OwnDrawing(n_steps=28, guidance=4.5))}
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #b192b1f0
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #e46aa9d7
 class Parameters(NamedTuple):
     "How many numbers a network has."
     network: int
@@ -106,7 +106,7 @@ def latent_numbers(shape: ModelShape, sizes: np.ndarray) -> int:
     "How many numbers the latents of pictures [N, 2] of these heights and widths have."
     return int(shape.channels * (sizes // shape.factor).prod(1).sum())
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #1c244e1b
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #cdd6ff77
 @dataclass(frozen=True)
 class Needs:
     "What a run needs, in bytes, and where its model is."
@@ -140,7 +140,7 @@ def measure_needs(
     on_device = n_bytes * parameters.network + 4 * parameters.lora * copies
     return Needs(base, buckets, parameters, encodings, on_disk, on_device)
 
-# %% ../../nbs/80_personal_images/76_own_presets.ipynb #f0b27e40
+# %% ../../nbs/80_personal_images/76_own_presets.ipynb #6674ef88
 def _tried(problems: list[str], call: Callable[[], Any]) -> Any:
     "What a call returns, or None with its error among the problems."
     try:

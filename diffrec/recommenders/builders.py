@@ -67,7 +67,7 @@ def _factorization(shape: dict, data: Dataset) -> ScoringModel:
 
 def _vbpr(shape: dict, data: Dataset) -> ScoringModel:
     if not data.features:
-        raise ValueError(f"{data.name} has no features, which vbpr needs")
+        raise ValueError(f"{data.name} has no features, which vbpr needs: diffrec import ... --features constant gives one to all items")
     features = [array for _, array in sorted(data.features.items())]
     return VBPR(data.n_users, data.n_items, join_features(features), **shape)
 

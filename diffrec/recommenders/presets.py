@@ -65,6 +65,8 @@ LOSS_MODELS = ("popularity", "mf_bpr", "lightgcn", "lightgcn_no_graph", *BY_LOSS
 LOSS_RIVALS = ({"lightgcn_softmax": "lightgcn_bpr", "lightgcn_softmax_no_graph": "lightgcn_bpr_no_graph",
                 "lightgcn_bpr": "lightgcn"}, {"lightgcn_softmax": "lightgcn"})
 LABEL_EVALUATION = {"evaluate_by": "labels", "slices": ("all", "warm", "cold", "warm_over3", "cold_over3")}
+
+# %% ../../nbs/40_recommenders/51_presets.ipynb #5a49cb11
 ROW_MODELS = ("mult_vae", "diffrec", "diffrec_one_step", "l_diffrec", "l_diffrec_one_step")
 PLAIN_GRAPHS = ("ngcf", "ngcf_no_graph", "sgl", "sgl_no_contrast", "ncl", "ncl_no_contrast", "hccf", "hccf_no_contrast")
 MODAL_GRAPHS = ("freedom", "freedom_shuffled", "mgcn", "mgcn_shuffled", "mmgcn", "mmgcn_shuffled", "grcn",
@@ -84,6 +86,8 @@ TABLE_RIVALS = (dict.fromkeys((*OF_TABLE, *SHARED_SOFTMAX.values(), "lightgcn_so
                 {**dict.fromkeys(OF_TABLE, "lightgcn"), **dict.fromkeys(SHARED_SOFTMAX.values(), "lightgcn_softmax"),
                  "lightgcn": "mf_bpr", "lightgcn_softmax": "lightgcn", "diffrec": "mult_vae", "l_diffrec": "mult_vae"},
                 dict.fromkeys(OF_TABLE, "ease"), dict.fromkeys(OF_TABLE, "lightgcn_softmax"))
+
+# %% ../../nbs/40_recommenders/51_presets.ipynb #cd6e9fbf
 GRAPH_LISTS = {"ks": (20,), "metrics": ("recall", "ndcg", "precision"),
                "slices": ("all", "warm", "user_cold", "item_cold")}
 

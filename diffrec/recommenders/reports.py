@@ -7,6 +7,7 @@ __all__ = ['BENCHMARK', 'RECOMMENDER_SYSTEM', 'world_steps', 'public_steps', 'te
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #ec19ebe9
 from functools import partial
+from pathlib import Path
 
 from .presets import PRESETS, RecommenderStudy
 from .steps import (
@@ -123,9 +124,22 @@ def _check(study: RecommenderStudy) -> None:
     study_recipes(RECOMMENDERS, study)
 
 
+def _check_data(study: RecommenderStudy, place: Path) -> None:
+    "Open a data set of one's own."
+    from diffrec.recommenders.own_data import check_events, open_own
+    check_events(study, open_own(place))
+
+
+def _models(study: RecommenderStudy) -> list[str]:
+    "The recipes of its settings."
+    from diffrec.recommenders.recipes import RECOMMENDER_RECIPES
+    return list(RECOMMENDER_RECIPES.get(study.settings, ()))
+
+
 RECOMMENDER_SYSTEM = System("recommenders",
                 "popularity, neighbours, EASE, SLIM, walks, ALS, matrix factorization, VBPR, NeuMF, LightGCN, "
                 "LightGCN-M, BM3, LATTICE, NGCF, SGL, NCL, HCCF, FREEDOM, MGCN, MMGCN, GRCN, CLCRec, MMGCL, SLMRec, "
                 "MultVAE, DiffRec",
                 PRESETS, _REPORTS,
-                RunCommand("20_train_recommenders"), _evaluation, preset_data, adds_controls=True, check=_check)
+                RunCommand("20_train_recommenders"), _evaluation, preset_data, adds_controls=True, check=_check,
+                check_data=_check_data, models=_models)

@@ -6,6 +6,8 @@
 __all__ = ['STAR_RUNS', 'STAR_SYSTEM', 'star_data', 'star_steps']
 
 # %% ../../nbs/40_recommenders/91_star_reports.ipynb #d77773c8
+from pathlib import Path
+
 from .star_presets import STAR_PRESETS, StarStudy
 from .steps import WORLDS, study_steps, world_step
 from ..studies.pipeline import Report, RunCommand, System
@@ -58,6 +60,18 @@ def _check_star_study(study: StarStudy) -> None:
     study_recipes(STARS, study)
 
 
+def _check_star_data(study: StarStudy, place: Path) -> None:
+    "Open ratings of one's own."
+    from diffrec.recommenders.own_data import check_ratings, open_own
+    check_ratings(study, open_own(place))
+
+
+def _star_models(study: StarStudy) -> list[str]:
+    "The recipes of its settings."
+    from diffrec.recommenders.star_recipes import STAR_RECIPES
+    return list(STAR_RECIPES.get(study.settings, ()))
+
+
 STAR_SYSTEM = System("ratings", "stars predicted by means, two biases, ALS, biased factorization, SVD++, ordinal likelihood",
                      STAR_PRESETS, _STAR_REPORTS, RunCommand("22_train_stars"), _evaluation_of_stars, star_data,
-                     adds_controls=True, check=_check_star_study)
+                     adds_controls=True, check=_check_star_study, check_data=_check_star_data, models=_star_models)

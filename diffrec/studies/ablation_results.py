@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cell_name', 'cell_states', 'ablation_rows', 'variance_shares', 'importance', 'axis_means', 'ablation_table',
-           'ablation_figures', 'write_ablation']
+           'differing_cells', 'ablation_figures', 'write_ablation']
 
 # %% ../../nbs/35_studies/53_ablation_results.ipynb #10284506
 import itertools
@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.artifacts import result_rows, write_rows, write_table
 from ..core.seeds import rng_for
 from ..evaluation.inference import bootstrap, mean_estimate, percentile_interval
-from ..evaluation.rows import metric_name
+from ..evaluation.rows import metric_name, over_seeds
 from ..evaluation.summary import summarise_ranking
 from ..figures.effects import INTERACTION, plot_importance, plot_interaction
 from ..figures.style import save_figure
@@ -178,6 +178,22 @@ def ablation_table(
     table = table.drop(columns=["model", *([] if table["error"].any() else ["error"])]).fillna("")
     last = [name for name in ("state", "error") if name in table]
     return table[[*(name for name in table if name not in last), *last]]
+
+# %% ../../nbs/35_studies/53_ablation_results.ipynb #7724bbcf
+def differing_cells(
+    found: Ablated,
+    rows: pd.DataFrame,      # of `ablation_rows`
+) -> list[str] | None:       # names of cells; None if nothing could be compared with the base
+    "The cells whose difference to the base is shown, in the study's metric and its first slice and cut-off."
+    own = rows[rows["metric"].isin([found.study.settings.metric, f"p_holm({found.study.settings.metric})"])]
+    own = own[(own["slice"] == own["slice"].iloc[0]) & (own["versus"] != "")] if len(own) else own
+    own = own[own["k"].fillna(0) == own["k"].fillna(0).iloc[0]] if len(own) else own
+    paired, p_values = own[~own["metric"].str.startswith("p_holm(")], own[own["metric"].str.startswith("p_holm(")]
+    if paired.empty:
+        return None
+    likely = dict(zip(p_values["model"], p_values["value"] < .05))
+    return [row.model for row in over_seeds(paired).itertuples()
+            if (row.ci_low > 0 or row.ci_high < 0) and likely.get(row.model, True)]
 
 # %% ../../nbs/35_studies/53_ablation_results.ipynb #38c07794
 def ablation_figures(

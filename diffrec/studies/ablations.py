@@ -47,6 +47,10 @@ class Axis:
     setting: str                   # dotted key of the settings
     values: Mapping[str, Any]      # label -> value of the setting
 
+    def labels_of(self, settings: AblationSettings) -> list[str]:
+        "The labels of the value that settings have."
+        return [label for label, value in self.values.items() if with_changes(settings, {self.setting: value}) == settings]
+
 
 def axis(
     name: str,          # in tables and figures
@@ -86,8 +90,7 @@ class Ablation:
         "The cell of the settings as they are; raises `ValueError` naming an axis that has no label for them."
         found = {}
         for one in self.axes:
-            labels = [label for label, value in one.values.items()
-                      if with_changes(self.settings, {one.setting: value}) == self.settings]
+            labels = one.labels_of(self.settings)
             if not labels:
                 raise ValueError(f"the base is no cell: none of the values {list(one.values)} of the axis {one.name!r} "
                                  f"is the base's {one.setting}")
@@ -111,7 +114,7 @@ def changed_ablation(
     only: Mapping[str, Sequence[Any] | Any] | None = None,    # axis -> labels that are kept
 ) -> Ablation:
     "The study with another base, or with fewer labels; raises `ValueError` naming a wrong setting, axis or label."
-    axes = {one.name: one for one in study.axes}
+    axes, kept_of = {one.name: one for one in study.axes}, {}
     for name, labels in (only or {}).items():
         if name not in axes:
             raise unknown_name("axis", name, axes)
@@ -119,8 +122,14 @@ def changed_ablation(
         for label in kept:
             if label not in axes[name].values:
                 raise unknown_name("label", label, axes[name].values, f" of the axis {name!r}")
+        kept_of[name] = kept
+    settings = with_changes(study.settings, changes or {})
+    for name, kept in kept_of.items():
+        own = axes[name].labels_of(settings)
+        if own and not set(own) & set(kept):
+            raise ValueError(f"the axis {name!r} keeps the base's value {own[0]!r}; got {kept}. --set changes the base")
         axes[name] = replace(axes[name], values={label: axes[name].values[label] for label in kept})
-    return replace(study, settings=with_changes(study.settings, changes or {}), axes=tuple(axes.values()))
+    return replace(study, settings=settings, axes=tuple(axes.values()))
 
 # %% ../../nbs/35_studies/37_ablations.ipynb #797bb57f
 def checked_values(
@@ -179,7 +188,8 @@ def _take_part(study: Ablation, folder: Path) -> pd.DataFrame:
 
     about = {"settings": record_of(study.settings), "code": _code(study),
              "axes": {one.name: [one.setting, dict(one.values)] for one in study.axes}}
-    return shared_grid(make, _space(study), folder / "trials.jsonl", about, study.warm_up)
+    refusal = "an ablation", "its trials are not mixed with others; name another folder (--out)"
+    return shared_grid(make, _space(study), folder / "trials.jsonl", about, study.warm_up, refusal=refusal)
 
 # %% ../../nbs/35_studies/37_ablations.ipynb #25bbc679
 class Ablated(NamedTuple):

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .steps import (Step, begin_step, changed_files, check_steps, end_step, read_step_note, step_digest,
+from .steps import (Step, begin_step, changed_files, check_steps, drop_empty_note, end_step, read_step_note, step_digest,
                                    step_folders, step_record)
 
 # %% ../../nbs/35_studies/80_pipeline.ipynb #b320ffce
@@ -57,7 +57,11 @@ def run_step(
         note = begin_step(step, root, record, noted, damaged)
         (root / step.output).unlink(missing_ok=True)        # if the step fails now, no old copy is mistaken for its own
         parameters = {name: n_workers if name == "n_workers" else value for name, value in step.parameters.items()}
-        _execute(root / step.output, step, parameters, root, progress)
+        try:
+            _execute(root / step.output, step, parameters, root, progress)
+        except Exception:
+            drop_empty_note(step, root, note)
+            raise
         end_step(step, root, note)
     return True
 
@@ -241,6 +245,8 @@ class System:
     study: Callable[[str, str, Mapping[str, Any]], Any] | None = None
     # preset, "train" or "evaluate", changes -> what is run
     check: Callable[[Any], Any] | None = None                      # checks names in a study that its type leaves open
+    check_data: Callable[[Any, Path], Any] | None = None           # study, place of data of one's own: whether they fit
+    models: Callable[[Any], Sequence[str]] | None = None           # study -> the models that its settings have
 
     def changed(self, preset: str, work: str, changes: Mapping[str, Any]) -> Any:
         "A preset with changes, checked; raises `ValueError` naming what is unknown or wrong."

@@ -125,7 +125,7 @@ th, td { padding: .3rem .75rem; text-align: right; border: 0; border-bottom: 1px
 thead th { border-bottom: 2px solid #bbb; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child, .text_cell_render :is(th, td) { text-align: left; }
 tbody tr:hover { background: #f7f8fa; }
-nav { font-size: 14px; margin: 1rem 0 2rem; } nav a { margin-right: 1.1rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: 14px; margin: 1rem 0 2rem; }
 @media print { details.code { display: none; } body { margin: 0; max-width: none; } }
 """
 

@@ -45,7 +45,16 @@ class _JournalLock:
         self.lock.release()
 
 # %% ../../nbs/35_studies/36_shared_search.ipynb #8fab28cd
-def _opened(journal: Path, about: Mapping[str, Any], warm_up: int | None) -> optuna.Study:
+def _difference(name: str, began: Any, wanted: Any) -> str:
+    "What of a search is another one; of a space also which values."
+    if name != "space" or not began:
+        return name
+    values = [f"{one} {began.get(one)}, not {wanted.get(one)}" for one in {**began, **wanted} if began.get(one) != wanted.get(one)]
+    return f"space ({'; '.join(values)})"
+
+
+def _opened(journal: Path, about: Mapping[str, Any], warm_up: int | None, kind: str = "a search",
+            rule: str = "give the new search a place of its own") -> optuna.Study:
     "The search of a journal; raises `ValueError` naming what differs if it is another search."
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
@@ -59,8 +68,8 @@ def _opened(journal: Path, about: Mapping[str, Any], warm_up: int | None) -> opt
         if began is None:
             study.set_user_attr("about", wanted)
         elif differing := sorted(name for name in {*began, *wanted} if began.get(name) != wanted.get(name)):
-            raise ValueError(f"{journal} holds a search with another {' and another '.join(differing)}: "
-                             "give the new search a place of its own")
+            parts = [_difference(name, began.get(name), wanted.get(name)) for name in differing]
+            raise ValueError(f"{journal} holds {kind} with another {' and another '.join(parts)}: {rule}")
     return study
 
 # %% ../../nbs/35_studies/36_shared_search.ipynb #017b2bf0
@@ -222,11 +231,12 @@ def shared_grid(
     journal: str | Path,                    # file of the grid; processes that name it share it
     about: Mapping[str, Any] | None = None,  # what else all trials depend on, as JSON has it
     warm_up: int | None = None,             # steps before a trial may be pruned; None: none is pruned
+    refusal: tuple[str, str] = ("a search", "give the new search a place of its own"),   # words of the error for another grid
     poll: float = .5,                       # seconds between looks at the trials of other processes
 ) -> pd.DataFrame:                          # trial, settings, loss, state, steps, error, facts, seconds
     "Try every combination of settings once, in order; raises `ValueError` for a journal of another grid."
     journal = Path(journal).resolve()
-    study = _opened(journal, {**(about or {}), "space": space}, warm_up)
+    study = _opened(journal, {**(about or {}), "space": space}, warm_up, *refusal)
     order = list(itertools.product(*(range(len(values)) for values in space.values())))
 
     def propose() -> dict[str, int]:

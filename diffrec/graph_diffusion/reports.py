@@ -167,12 +167,12 @@ def _check(study: RecommenderStudy) -> None:
 
 def _check_data(study: RecommenderStudy, place: Path) -> None:
     "Open a data set of one's own: events and features."
-    from diffrec.graph_diffusion.training import GRAPH_DIFFUSION, check_features
+    from diffrec.graph_diffusion.training import GRAPH_DIFFUSION, check_recipe_features
     from diffrec.recommenders.own_data import check_events, open_own
     from diffrec.recommenders.studies import study_recipes
     dataset = open_own(place)
     check_events(study, dataset)
-    check_features(study_recipes(GRAPH_DIFFUSION, study).values(), dataset)
+    check_recipe_features(study_recipes(GRAPH_DIFFUSION, study).values(), dataset)
 
 
 def _models(study: RecommenderStudy) -> list[str]:

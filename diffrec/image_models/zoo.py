@@ -311,11 +311,16 @@ class Zoo:
         if name not in names:
             raise ValueError(f"zoo {self.parts.name!r} has the pipelines {names}; got {name!r}")
         if name not in self._pipelines:
-            with quiet_loading():
-                self._pipelines[name] = load_parts(self, name)
+            self._pipelines[name] = _quietly_loaded(self, name)
         return self._pipelines[name]
 
 # %% ../../nbs/60_image_models/28_zoo.ipynb #0f7f1e9f
+def _quietly_loaded(models: Zoo, name: str) -> DiffusionPipeline:
+    "A pipeline, without the bars and notes of the libraries that load it."
+    with quiet_loading():
+        return load_parts(models, name)
+
+
 def fetch_encoder(
     hub_id: str,
 ) -> str:          # the folder in the hub's cache

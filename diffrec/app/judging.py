@@ -158,7 +158,7 @@ def _aesthetic_lacks(data: Path, source: str) -> str:
     return "" if width == 768 else (f"LAION's head reads embeddings of OpenAI's CLIP ViT-L/14 (768 numbers), those of zoo "
                                     f"{models.parts.name!r} have {width}: give --zoo ViT-L-14/openai")
 
-
+# %% ../../nbs/90_app/86_judging.ipynb #b0e30efe
 def scorer_of(name: str, options: argparse.Namespace, pictures: dict[str, Path]) -> Any:
     "A scorer with its models; raises `ValueError` with the nearest name, or an error that says which weights are missing."
     if name not in SCORERS:

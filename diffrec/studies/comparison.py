@@ -125,7 +125,7 @@ def trial_values(
         rows = rows.assign(user=data.users["id"].to_numpy()[rows["user"]])
     return _by_user(str(path), rows["user"], rows["value"])
 
-
+# %% ../../nbs/35_studies/65_comparison.ipynb #511d1f99
 def read_user_values(
     path: str | Path,            # a table, recommended items, a kept trial, a name of trials without "-seed-N.parquet", a folder
     metric: str | None = None,   # of a trial or of recommended items; None: the only one

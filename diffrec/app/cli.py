@@ -156,7 +156,7 @@ def command_steps(
     root: Path,                   # the project
 ) -> tuple[list[Step], RunCommand]:
     "The steps of `diffrec train` or `diffrec evaluate`; raises an error naming a wrong setting or option."
-    options.preset = options.preset or default_preset(system)
+    options.preset = options.preset or default_preset(system, bool(options.data))
     study, changes = study_of(system, work, options)
     run = check_options(system, work, system.train if work == "train" else system.evaluate(study), options)
     given = {name: from_root(name, getattr(options, name), root) for name in ("data", "pictures")}
@@ -196,7 +196,7 @@ def _study_options(command: argparse.ArgumentParser) -> None:
     "The options of `train` and `evaluate`."
     add = command.add_argument
     add("family", metavar="FAMILY", help=", ".join(system.name for system in SYSTEMS))
-    add("--preset", default="", help="a preset of the family (default: toy, or the first of those below)")
+    add("--preset", default="", help="a preset of the family (default: generic with --data of recommenders, else toy, or the first of those below)")
     add("--model", action="append", dest="models",
         help="train this model and its control instead of the preset's (diffrec list FAMILY); may be repeated")
     add("--set", action="append", dest="changes", metavar="KEY=VALUE",
@@ -278,7 +278,7 @@ def run_command(options: argparse.Namespace) -> str:
     system, chosen = find_system(options.family), options.preset
     steps, run = command_steps(system, options.command, options, root)
     if not chosen:
-        print(default_text(system, study_of(system, options.command, options)[0]), file=sys.stderr)
+        print(default_text(system, study_of(system, options.command, options)[0], options.preset), file=sys.stderr)
     run_steps(steps, root, options.workers)
     out, executed = str(Path(steps[-1].output).parent), root / steps[-1].output
     if options.command == "train":

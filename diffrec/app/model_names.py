@@ -15,9 +15,11 @@ from ..studies.pipeline import System
 # %% ../../nbs/90_app/84_model_names.ipynb #ad9654af
 def default_preset(
     system: System,
+    own_data: bool = False,   # whether a data set was given
 ) -> str:
-    "The preset of a command that names none: toy, or the family's first."
-    return "toy" if "toy" in system.presets else next(iter(system.presets))
+    "The preset of a command that names none: generic for data of one's own, else toy, or the family's first."
+    wanted = "generic" if own_data and "generic" in system.presets else "toy"
+    return wanted if wanted in system.presets else next(iter(system.presets))
 
 
 def models_of(
@@ -31,11 +33,12 @@ def models_of(
 def default_text(
     system: System,
     study: Any,            # what will be trained
+    preset: str,           # from `default_preset`
 ) -> str:
     "One line for a command without `--preset`."
     models = ", ".join(getattr(study, "models", ()))
     trains = f": {models}" if models else ""
-    return f"No --preset is given, so it is {default_preset(system)}{trains}. diffrec list {system.name} names others"
+    return f"No --preset is given, so it is {preset}{trains}. diffrec list {system.name} names others"
 
 # %% ../../nbs/90_app/84_model_names.ipynb #3e953a35
 def family_listing(

@@ -225,3 +225,12 @@ def test_importing_the_package_is_light_and_its_names_are_there():
         assert callable(value) and value.__doc__, name
     with pytest.raises(AttributeError, match="did you mean 'recommend'?"):
         diffrec.recomend
+
+
+def test_a_reader_that_has_seen_enough_is_no_defect():
+    "As in `diffrec list | head`: the output has no reader any more, and nothing is on stderr."
+    read, write = os.pipe()
+    os.close(read)
+    found = subprocess.run([Path(sys.executable).with_name("diffrec"), "list"], stdout=write, stderr=subprocess.PIPE, timeout=120)
+    os.close(write)
+    assert (found.stderr, found.returncode) == (b"", 0)

@@ -9,6 +9,7 @@ __all__ = ['SYSTEMS', 'COMMANDS', 'find_system', 'find_report', 'listing', 'stud
 
 # %% ../../nbs/90_app/90_cli.ipynb #4253bc00
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -327,7 +328,9 @@ def main(
 ) -> None:
     "Command `diffrec`; exits with 2 for what the user can mend, with 1 for a defect, with 130 after Ctrl-C."
     try:
-        print(run_command(read_arguments(sys.argv[1:] if arguments is None else arguments)))
+        print(run_command(read_arguments(sys.argv[1:] if arguments is None else arguments)), flush=True)
+    except BrokenPipeError:                      # the reader has seen enough, as in `diffrec list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("diffrec: stopped; what is done is kept, and the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -588,11 +588,15 @@ def test_figures_are_drawn_again_from_what_reports_keep(project: Path):
         assert all(pdf_fonts(path).values()) and pdf_fonts(path) if name.endswith(".pdf") else Image.open(path).width <= 150 * PAGE_WIDTH, name
 
 
+OWN_STEPS = [at_defaults("27_train_own_lora"), at_defaults("76_benchmark_image_lora")]    # of the tests below
+
+
 def test_every_run_notebook_is_run_by_a_test():
     there = {path.stem for path in (root / "nbs" / "runs").glob("*.ipynb")}
     run = {step.notebook for step in [*WORLD.steps(True), *GRAPH_STEPS, *PICTURE_STEPS, *LANGUAGE_STEPS, *PERSONAL_STEPS, *COST_STEPS,
                                       *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP, *PERSONALISATION_STEPS,
-                                      *find_report("tiktok_losses").steps(True),
+                                      *find_report("tiktok_losses").steps(True), *find_report("tiktok_table").steps(True),
+                                      *find_report("tiktok_cold_items").steps(True), *find_report("world_judges").steps(True), *OWN_STEPS,
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run
 

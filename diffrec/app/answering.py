@@ -55,9 +55,11 @@ def run_answer(options: argparse.Namespace) -> str:
     check_question(options.preset, options.user, options.request, paths.root, options.k, options.seed)
     from diffrec.app.joint_world import train_joint
     from diffrec.core.folders import claim_folder
+    from diffrec.core.quiet import quiet_loading
     folder = paths.outputs / "joint"
-    system = train_joint(options.preset, folder / options.preset)
-    found = system.answer(options.user, options.request, options.k, options.seed)
+    with quiet_loading():
+        system = train_joint(options.preset, folder / options.preset)
+        found = system.answer(options.user, options.request, options.k, options.seed)
     text = written_answer(found, claim_folder(options.out or folder / "answers", "run"), options.seed)
     few = "\nNote: recommender and image adapter of the preset toy learned for seconds; see --preset demo"
     return text + (few if options.preset == "toy" else "")

@@ -197,7 +197,8 @@ def _study_options(command: argparse.ArgumentParser) -> None:
     "The options of `train` and `evaluate`."
     add = command.add_argument
     add("family", metavar="FAMILY", help=", ".join(system.name for system in SYSTEMS))
-    add("--preset", default="", help="a preset of the family (default: generic with --data of recommenders, else toy, or the first of those below)")
+    add("--preset", default="", help="a preset of the family (default: generic with --data of recommenders, else toy, "
+        "or the first of those below)")
     add("--model", action="append", dest="models",
         help="train this model and its control instead of the preset's (diffrec list FAMILY); may be repeated")
     add("--set", action="append", dest="changes", metavar="KEY=VALUE",

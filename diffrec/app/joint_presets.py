@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.artifacts import read_json
 from ..core.settings import Count, Natural, check_fields, checked
 from ..studies.presets import preset_of
 
@@ -65,6 +64,7 @@ def check_question(
     checked_request(request)
     checked("k", k, Count)
     checked("seed", seed, Natural)
+    from diffrec.core.artifacts import read_json
     card = root / study.explainers / "card.json"
     if card.is_file():
         n_users = read_json(card, sealed=True)["settings"]["world"]["n_users"]

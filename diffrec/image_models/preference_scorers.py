@@ -6,7 +6,6 @@
 __all__ = ['PICKSCORE_FILES', 'WITHIN_PROMPT', 'PickScorer', 'hps_encoder', 'HpsScorer', 'compare_within_prompts']
 
 # %% ../../nbs/60_image_models/61_preference_scorers.ipynb #e7323808
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
+from ..core.torch_files import read_checkpoint
 from .encoders import Encoding, encode, open_picture
 from .zoo import Encoder, encoder_width, weights_sha256
 
@@ -63,10 +63,7 @@ class PickScorer:
 # %% ../../nbs/60_image_models/61_preference_scorers.ipynb #27717c23
 def _checkpoint(path: Path) -> dict[str, Tensor]:
     "Tensors of a checkpoint; raises `ValueError` naming a file that holds something else."
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+    found = load_file(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path} holds {type(found).__name__}, not weights of a model")

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from ..core.artifacts import read_json
 from ..core.checks import choose_device
 from ..core.paths import Paths
-from ..core.quiet import quiet_loading
 from .attribute_classifier import AttributeClassifier, load_classifier
 from .folders import HUB_ID, check_part, lacks_files, locate
 from .pipelines import Adapter, add_adapter, lacking, load_pipeline
@@ -311,16 +310,10 @@ class Zoo:
         if name not in names:
             raise ValueError(f"zoo {self.parts.name!r} has the pipelines {names}; got {name!r}")
         if name not in self._pipelines:
-            self._pipelines[name] = _quietly_loaded(self, name)
+            self._pipelines[name] = load_parts(self, name)
         return self._pipelines[name]
 
 # %% ../../nbs/60_image_models/28_zoo.ipynb #0f7f1e9f
-def _quietly_loaded(models: Zoo, name: str) -> DiffusionPipeline:
-    "A pipeline, without the bars and notes of the libraries that load it."
-    with quiet_loading():
-        return load_parts(models, name)
-
-
 def fetch_encoder(
     hub_id: str,
 ) -> str:          # the folder in the hub's cache

@@ -13,7 +13,7 @@ from pathlib import Path
 from .presets import FORMS, PRESETS, control_name
 from ..recommenders.presets import MODAL_GRAPHS, MULTIMODAL, RecommenderStudy
 from ..recommenders.steps import (
-    BY_LISTS, ON_GRAPHS, TIKTOK_FILES, dataset_step, preset_data, study_steps, world_step)
+    BY_LISTS, ON_GRAPHS, TIKTOK_FILES, preset_data, study_steps, tiktok_places)
 from ..studies.pipeline import Report, RunCommand, System
 from ..studies.steps import Step
 
@@ -24,10 +24,7 @@ def graph_steps(
 ) -> list[Step]:
     "The steps of a report on generated graphs."
     name = f"tiktok_{system}"
-    folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
-    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
-                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
+    folder, prepared, data, out = tiktok_places(name, quick)
     parts = {"graphs": (ON_GRAPHS, f"toy-{system}-all" if quick else f"tiktok-{system}")}
     if not quick:
         parts["ablations"] = ON_GRAPHS, f"tiktok-{system}-ablations"
@@ -46,10 +43,8 @@ def loss_steps(
     quick: bool,     # the toy world, one seed
 ) -> list[Step]:
     "What loss, graph, features and generated edges each add."
-    name, folder = "tiktok_losses", "outputs/tiktok_losses-quick" if quick else "outputs/tiktok_losses"
-    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
-                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
+    name = "tiktok_losses"
+    folder, prepared, data, out = tiktok_places(name, quick)
     settings = "toy" if quick else "tiktok"
     steps = [prepared, *study_steps(BY_LISTS, f"{settings}-losses", prepared, data, f"{folder}/losses", name,
                                     f"{out}/trials")]
@@ -67,23 +62,21 @@ def cold_item_steps(
     quick: bool,     # the toy world, few models
 ) -> list[Step]:
     "What models make of features for items without training events."
-    name, folder = "tiktok_cold_items", "outputs/tiktok_cold_items-quick" if quick else "outputs/tiktok_cold_items"
-    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
-                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
-    out, kind = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}", "toy" if quick else "tiktok"
+    name, kind = "tiktok_cold_items", "toy" if quick else "tiktok"
+    folder, prepared, data, out = tiktok_places(name, quick)
     with_features = ("freedom", "freedom_shuffled") if quick else (*MULTIMODAL, *MODAL_GRAPHS)
     studies = {"recommenders": (f"{kind}-table", with_features)}
     edges = ("none",) if quick else ("none", "knn")
     for system in ("diffmm",) if quick else FORMS:
         studies[system] = f"{kind}-{system}", (system, *(control_name(system, edge) for edge in edges))
-    steps, runs = [prepared], {"recommenders": "20_train_recommenders"}
+    steps, families = [prepared], {}
     for part, (preset, models) in studies.items():
         changes = {"models": list(models), "seeds": [0], "rivals": []}
-        run = runs.get(part, "21_train_graphs")
+        family, (run, _) = ("recommenders", BY_LISTS) if part == "recommenders" else ("graph_diffusion", ON_GRAPHS)
+        families[f"{folder}/{part}"] = family
         steps.append(Step(run, f"{folder}/{part}/{run}.ipynb", {
             "preset": preset, "changes": changes, "data": data, "out": f"{folder}/{part}", "trials": f"{out}/trials"},
             (prepared.output,)))
-    families = {f"{folder}/{part}": "recommenders" if part in runs else "graph_diffusion" for part in studies}
     rivals = [{system: control_name(system, edge) for system in FORMS} for edge in edges]
     report = {"name": name, "data": data, "folders": families, "rivals": rivals, "k": 5 if quick else 20,
               "trials": f"{out}/trials", "out": out}
@@ -106,9 +99,7 @@ def graph_cost_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "What an epoch costs, by part, beside the published formulas."
-    folder = "outputs/graph_benchmarks-quick"
-    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
-                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
+    folder, prepared, data, _ = tiktok_places("graph_benchmarks", quick)
     out = f"{folder}/report" if quick else "outputs/reports/graph_benchmarks"
     return [prepared, Step("71_benchmark_graphs", f"{out}/report.ipynb",
                            {"data": data, "out": out, **({} if quick else COSTS)}, (prepared.output,))]

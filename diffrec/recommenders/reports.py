@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .presets import PRESETS, RecommenderStudy
 from .steps import (
-    BY_LABELS, BY_LISTS, ML_1M_FILES, TIKTOK_FILES, dataset_step, preset_data, study_steps, world_step)
+    BY_LABELS, BY_LISTS, ML_1M_FILES, TIKTOK_FILES, dataset_step, preset_data, study_steps, tiktok_places, world_step)
 from ..studies.pipeline import Report, RunCommand, System
 from ..studies.steps import Step
 
@@ -68,10 +68,8 @@ def table_steps(
     quick: bool,     # the toy world in place of TikTok
 ) -> list[Step]:
     "Every model of the published table beside its control, by its published loss and by the softmax."
-    name, folder = "tiktok_table", "outputs/tiktok_table-quick" if quick else "outputs/tiktok_table"
-    prepared, data = ((world_step(folder, "toy"), f"{folder}/data") if quick
-                      else (dataset_step("tiktok"), "outputs/tiktok/data"))
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
+    name = "tiktok_table"
+    folder, prepared, data, out = tiktok_places(name, quick)
     steps = study_steps(BY_LISTS, "toy-table" if quick else "tiktok-table", prepared, data, f"{folder}/ranking", name,
                         f"{out}/trials")
     others = {} if quick else {system: f"outputs/reports/tiktok_{system}/trials" for system in ("diffmm", "genrec")}

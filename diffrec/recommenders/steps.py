@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURE_WORLDS', 'PREPARED', 'WORLDS', 'BY_LISTS', 'BY_LABELS', 'ON_GRAPHS', 'TIKTOK_FILES', 'ML_1M_FILES',
-           'world_step', 'dataset_step', 'preset_data', 'study_steps']
+           'world_step', 'dataset_step', 'tiktok_places', 'preset_data', 'study_steps']
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #b3807ea0
 from .presets import RecommenderStudy
@@ -38,6 +38,18 @@ def dataset_step(
     folder = f"outputs/{dataset}"
     return Step("11_prepare_interactions", f"{folder}/11_prepare_interactions.ipynb",
                 {**PREPARED[dataset], "out": f"{folder}/data"})
+
+# %% ../../nbs/40_recommenders/53_steps.ipynb #50ecc502
+def tiktok_places(
+    name: str,      # of a report on TikTok
+    quick: bool,    # the toy world in its place
+) -> tuple[str, Step, str, str]:    # its folder, the step that prepares the data, their folder, that of the report
+    "Where a report on TikTok keeps its parts, and what it is made of."
+    if quick:
+        folder = f"outputs/{name}-quick"
+        return folder, world_step(folder, "toy"), f"{folder}/data", f"{folder}/reports/{name}"
+    prepared = dataset_step("tiktok")
+    return f"outputs/{name}", prepared, prepared.parameters["out"], f"outputs/reports/{name}"
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #243bd898
 WORLDS = {"toy": "toy", "world": "demo"}                 # data set -> preset of the embedded world

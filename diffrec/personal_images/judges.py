@@ -96,7 +96,7 @@ class DividedWorld:
 
     @property
     def liked(self) -> Interactions:
-        "Likes that samplers are told."
+        "Likes that samplers are given."
         return self.sampler.select(likes(self.sampler))
 
     def keywords(self) -> list[str]:    # [B] texts
@@ -173,7 +173,7 @@ def draw_judged(
 
 # %% ../../nbs/80_personal_images/68_judges.ipynb #22a15384
 class WorldJudges(NamedTuple):
-    "Cross-fitted verifiers: of the judge's ratings, and of those that the samplers were told."
+    "Cross-fitted verifiers: of the judge's ratings, and of those that the samplers were given."
     verifier: CrossFittedJudge
     leaking: CrossFittedJudge
 

@@ -59,7 +59,7 @@ _REPORTS = (
            "control.", "", 60, world_image_steps),
     Report("world_personalisation", "What users gain from pictures made for them over those of others, and which system is best for "
            "whom, from the values of three reports.", "", 1, personalisation_steps),
-    Report("world_judges", "What judges of generated pictures are worth, beside the truth of the embedded world.", "", 2, judge_steps))
+    Report("world_judges", "How well judges of generated pictures agree with the truth of the embedded world.", "", 2, judge_steps))
 
 
 def _prepare(preset: str, study: PersonalStudy) -> tuple[list[Step], str]:

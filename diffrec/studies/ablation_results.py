@@ -21,6 +21,7 @@ from ..evaluation.rows import metric_name, over_seeds
 from ..evaluation.summary import summarise_ranking
 from ..figures.effects import INTERACTION, plot_importance, plot_interaction
 from ..figures.style import save_figure
+from .findings import is_shown
 from .ablations import Ablated
 from .tables import results_table
 
@@ -191,9 +192,8 @@ def differing_cells(
     paired, p_values = own[~own["metric"].str.startswith("p_holm(")], own[own["metric"].str.startswith("p_holm(")]
     if paired.empty:
         return None
-    likely = dict(zip(p_values["model"], p_values["value"] < .05))
-    return [row.model for row in over_seeds(paired).itertuples()
-            if (row.ci_low > 0 or row.ci_high < 0) and likely.get(row.model, True)]
+    corrected = dict(zip(p_values["model"], p_values["value"]))
+    return [row.model for row in over_seeds(paired).itertuples() if is_shown(row, corrected.get(row.model))]
 
 # %% ../../nbs/35_studies/53_ablation_results.ipynb #38c07794
 def ablation_figures(

@@ -20,8 +20,8 @@ def is_shown(
     row: Any,                  # of a difference: value, ci_low, ci_high
     p: float | None = None,    # corrected p-value; None: the report corrects for nothing
 ) -> bool:
-    "Whether a difference is shown."
-    return not row.ci_low <= 0 <= row.ci_high and (p is None or p < .05)
+    "Whether a difference is shown; without an interval it is not."
+    return bool(row.ci_low > 0 or row.ci_high < 0) and (p is None or p < .05)
 
 
 def finding(

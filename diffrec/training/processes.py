@@ -8,6 +8,7 @@ __all__ = ['Process', 'current_process', 'share_of_process', 'users_of_process',
 
 # %% ../../nbs/20_training/10_processes.ipynb #343037a6
 import atexit
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ def _leave_group() -> None:
     "Leave the group of processes: the threads of a group that nobody left abort the process at its very end."
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        time.sleep(.5)                 # gloo's threads let go of their last tensors, for which they need the interpreter
 
 
 atexit.register(_leave_group)          # on every way out

@@ -70,7 +70,7 @@ class ExplanationStudy:
     id_dropout: Share = .03
     held_out: Share = .2                 # of the users with training events
     validation: Share = .05
-    least_chance: Share = .12            # of a taste that is named
+    least_chance: Share = .16            # of a taste that is named
 
     def __post_init__(self):
         check_fields(self)

@@ -7,7 +7,7 @@ __all__ = ['UNIFORM', 'ROWS', 'RECIPES', 'POPULARITY_POWER', 'NEGATIVE_PARTS', '
            'NegativesRecipe', 'negative_recipes', 'own_top', 'proposed_by_rule', 'merged_lists', 'fitted_by_features',
            'held_out_share', 'proposal_turn', 'proposal_rows']
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #e34bc116
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #14491ae4
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -39,7 +39,7 @@ from ..recommenders.training import RecommenderParts, recommender_family
 from ..training.alternation import Alternation, over_users
 from ..training.config import FitConfig
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #2ba4b3f6
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #eff1598a
 def build_negatives(
     shape: Mapping[str, Any],   # fields of `NegativesConfig`; the others are of `LightGCN`, with n_layers=0 factors alone
     data: Dataset,
@@ -61,7 +61,7 @@ class NegativesRecipe(RecommenderRecipe):
         if self.shape and (self.shape["proposal"] == "generator") != (self.generator is not None):
             raise ValueError(f"recipe {self.model!r}: a generator is for the proposal 'generator', and needed there")
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #679bd510
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #39cf3074
 UNIFORM = "negatives_uniform"
 
 
@@ -93,7 +93,7 @@ RECIPES: dict[str, dict[str, NegativesRecipe]] = {
                             FitConfig(n_epochs=3, learning_rate=.02), {**ROWS, **SMALL_GENERATORS["rows"]}, n_negatives=8,
                             batch_size=256)}
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #1ef51334
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #60a98c28
 POPULARITY_POWER = .75
 
 
@@ -126,7 +126,7 @@ def proposed_by_rule(
     return lambda epoch: torch.from_numpy(sample_negatives(
         np.arange(len(events.indptr) - 1), events, n_proposed, rng_for(seed, f"popular items of epoch {epoch}"), weights))
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #f18cf130
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #3deda6a2
 def merged_lists(
     targets: Tensor,    # [U, M, k] items, best first, -1 for none
     n_proposed: int,    # C <= M k
@@ -144,7 +144,7 @@ def fitted_by_features(
     inverse = [torch.linalg.solve(table.T @ table + ridge * len(table) * torch.eye(table.shape[1]), table.T) for table in tables]
     return lambda vectors: torch.stack([table @ (one @ vectors) for table, one in zip(tables, inverse)])
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #4cc93d3d
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #f782cf6d
 def held_out_share(
     lists: Tensor,     # [U, C] proposals
     data: Dataset,
@@ -197,7 +197,7 @@ def proposal_turn(
     lists_of = proposed_by_rule(kind, model, events, model.negatives.n_proposed, seed)
     return Alternation(lambda epoch: put(lists_of(epoch)), seed=seed)
 
-# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #f63cd933
+# %% ../../nbs/50_graph_diffusion/84_negative_study.ipynb #6d0a8f22
 NEGATIVE_PARTS = RecommenderParts(
     {"negatives": Network(build_negatives, ProposedNegatives)},
     lambda recipe: tuple(f"diffrec.graph_diffusion.negative_study:{name}" for name in ("build_negatives", "proposal_turn")),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROPOSALS', 'LISTED', 'NegativesConfig', 'pick_negatives', 'expected_times', 'ProposedNegatives']
 
-# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #1affa833
+# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #f30e2798
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ..core.settings import Count, Share, check_fields
 from ..recommenders.loss_models import LossConfig, WithLoss
 from ..recommenders.losses import own_candidates, softmax_loss
 
-# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #23dbee03
+# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #4673da2d
 PROPOSALS = ("uniform", "popularity", "in_batch", "own_top", "generator", "walk")
 LISTED = ("popularity", "own_top", "generator", "walk")     # those with a list for every user
 
@@ -45,7 +45,7 @@ class NegativesConfig:
         "H, how many of the negatives are picked among proposals."
         return 0 if self.proposal == "uniform" else round(self.hard_share * n_negatives)
 
-# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #699e4367
+# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #e64f533b
 def pick_negatives(
     uniform: Tensor,                            # [B, N] items that the users have not chosen
     proposed: Tensor,                           # [B, C] items, -1 for none
@@ -59,7 +59,7 @@ def pick_negatives(
     picked = proposed.gather(1, places)
     return torch.cat([torch.where(picked >= 0, picked, uniform[:, :n_hard]), uniform[:, n_hard:]], 1)
 
-# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #a948d3a6
+# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #60ca795f
 def expected_times(
     negatives: Tensor,   # [B, N]
     proposed: Tensor,    # [B, C] items, -1 for none
@@ -75,7 +75,7 @@ def expected_times(
     places = torch.searchsorted(ordered, negatives, right=True) - torch.searchsorted(ordered, negatives)
     return ((n - n_hard + n_hard * empty) / n_unseen).unsqueeze(1) + n_hard * places / n_places
 
-# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #3f4f7378
+# %% ../../nbs/50_graph_diffusion/44_proposed_negatives.ipynb #424c16b7
 class ProposedNegatives(WithLoss):
     "A recommender of vectors, trained by a softmax with proposed negatives."
     proposed: Tensor    # [U, C] items proposed for each user, -1 for none; [U, 0] without lists

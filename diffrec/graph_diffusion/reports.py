@@ -89,7 +89,7 @@ def negative_steps(
     "A generator's items as negatives of a softmax, beside other proposals."
     name = "tiktok_negatives"
     folder, prepared, data, out = tiktok_places(name, quick)
-    parameters = {"name": name, "preset": "toy" if quick else "tiktok", "data": data, "folder": f"{folder}/negatives",
+    parameters = {"preset": "toy" if quick else "tiktok", "data": data, "folder": f"{folder}/negatives",
                   "trials": f"{out}/trials", "out": out}
     return [prepared, Step("67_compare_negatives", f"{out}/report.ipynb", parameters, (prepared.output,))]
 

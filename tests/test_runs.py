@@ -16,12 +16,14 @@ from diffrec.data.reviews import import_flickr_aes
 from diffrec.figures.layout import PAGE_WIDTH, pdf_fonts
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS
+from diffrec.graph_diffusion.proposed_negatives import LISTED, PROPOSALS
 from diffrec.priors.files import load_prior
 from diffrec.studies.published import published
 from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, read_step_note, step_folders
 from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
+from stand_ins import write_sd15
 
 root = Path(__file__).parent.parent
 WORLD = find_report("world")
@@ -263,6 +265,23 @@ def test_new_items_are_ranked_among_each_other_by_every_trained_model(project: P
     assert trial.values.query("metric == 'recall'")["value"].mean() == pytest.approx(found.loc[("freedom", ""), "value"])
 
 
+@pytest.mark.xdist_group("run_negatives")
+def test_every_proposal_of_negatives_is_compared_with_uniform_ones_and_the_generator_with_the_walk(project: Path):
+    report = make_report([find_report("tiktok_negatives")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    assert set(rows[rows["metric"] == "held_out_share"]["model"]) == {f"negatives_{kind}" for kind in LISTED}
+    found = rows[rows["seed"].isna() & rows["metric"].eq("recall") & rows["selection"].eq("valid")].set_index(["model", "versus"])
+    pairs = [(f"negatives_{kind}", "negatives_uniform") for kind in PROPOSALS[1:]] + [("negatives_generator", "negatives_walk")]
+    assert {pair for pair in found.index if pair[1]} == set(pairs)
+    for model, versus in pairs:
+        both = [found.loc[(one, ""), "value"] for one in (model, versus)]
+        assert found.loc[(model, versus), "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
+        assert found.loc[(model, versus), "ci_low"] <= found.loc[(model, versus), "value"] <= found.loc[(model, versus), "ci_high"]
+    trial = read_trial(report / "trials/negatives_generator-seed-0.parquet")
+    chosen = trial.values.query("metric == 'recall' and selection == 'valid'")["value"]
+    assert chosen.mean() == pytest.approx(found.loc[("negatives_generator", ""), "value"])
+
+
 @pytest.mark.xdist_group("run_graphs")
 def test_genrec_is_trained_from_its_preset(project: Path):
     run_chain(project, "graphs")
@@ -359,14 +378,14 @@ def test_without_a_true_utility_held_out_ratings_evaluate_priors_and_pictures(pr
         **FLICKR, "out": "outputs/flickr/apart", "changes": {"models": ["prior"], "split": {"share_unseen": .2, "least_likes": 2}}}), project, progress=False)
     shared = {"data": FLICKR["data"], "priors": "outputs/flickr/apart"}
     assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {
-        **shared, "name": "evaluated", "out": "outputs/flickr/evaluated", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
+        **shared, "out": "outputs/flickr/evaluated", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
     rows = read_rows(flickr / "evaluated/results.parquet")
     assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "evaluator"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
     assert {"utility", "coverage", "relative_uplift(evaluator)", "relative_uplift(verifier)", "outlier_quantile", "isolation_quantile", "disagreement", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
     of_many = rows[(rows["slice"] == "many") & (rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
     assert of_many["kinds", "mean"] == 1 < of_many["kinds", "gaussian"] and of_many["coverage", "mean"] < of_many["coverage", "gaussian"]        # a mean counts as one picture
     drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {
-        **shared, "name": "drawn", "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
+        **shared, "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
         "changes": {"zoo": "tiny", "n_users": 1, "n_draws": 1}})
     assert run_step(drawn, project, progress=False)
     of_pictures = read_rows(flickr / "drawn/results.parquet")
@@ -378,12 +397,33 @@ def test_a_split_without_unseen_users_is_evaluated_too(project: Path, flickr: Pa
     assert run_step(Step("23_train_prior", "outputs/flickr/23_published.ipynb", {
         **FLICKR, "out": "outputs/flickr/published", "changes": PUBLISHED}), project, progress=False)
     step = Step("42_evaluate_prior", "outputs/flickr/42_published.ipynb", {
-        "data": FLICKR["data"], "priors": "outputs/flickr/published", "name": "published_report",
+        "data": FLICKR["data"], "priors": "outputs/flickr/published",
         "out": "outputs/flickr/published_report", "store": "outputs/flickr/draws",
         "changes": {"others": [], "verifier": {"n_members": 1, "calibration": "none"}}})
     assert run_step(step, project, progress=False)
     rows = read_rows(flickr / "published_report/results.parquet")
     assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "disagreement" not in set(rows["metric"])       # one verifier, no disagreement
+
+
+@pytest.mark.xdist_group("run_flickr")
+def test_the_preset_for_published_weights_runs_from_ratings_to_pictures(project: Path, flickr: Path, monkeypatch: pytest.MonkeyPatch):
+    "Its sizes are changed, for minutes instead of hours; the models are stand-ins with the names, files and widths of the true ones."
+    write_sd15(project / "data/models", project / "data/zoo")
+    monkeypatch.setenv("DIFFREC_DATA", str(project / "data"))
+    home = "outputs/flickr/full"
+    steps = [Step("23_train_prior", f"{home}/23.ipynb", {**FLICKR, "preset": "flickr-aes", "out": f"{home}/priors", "changes": {
+                "settings": "toy", "split.least_likes": 2, "split.share_unseen": .2}}),
+             Step("42_evaluate_prior", f"{home}/42.ipynb", {"preset": "flickr-aes", "data": FLICKR["data"], "priors": f"{home}/priors",
+                "out": f"{home}/evaluated", "store": f"{home}/draws", "changes": {
+                    "few": 6, "n_most": 10, "n_draws": 4, "n_tries": 2, "verifier_trials": 1, "verifier_epochs": 2, "n_resamples": 50}}),
+             Step("30_generate_images", f"{home}/30.ipynb", {"preset": "flickr-aes", "data": FLICKR["data"], "priors": f"{home}/priors",
+                "out": f"{home}/drawn", "work": f"{home}/work", "changes": {
+                    "few": 6, "n_users": 1, "n_draws": 1, "drawing_steps": 2, "verifier_epochs": 2, "n_resamples": 50}})]
+    assert run_steps(steps, project) == [True, True, True]
+    prior, _ = load_prior(project / home / "priors/prior/seed-0/prior.safetensors")
+    assert prior.n_dims == 1024                                            # of ViT-H/14, whose embeddings the IP-Adapter reads
+    rows = read_rows(project / home / "drawn/results.parquet")
+    assert {"gaussian", "best_of", "unconditional", "prompt_alone"} <= set(rows["model"]) and {"kept", "utility"} <= set(rows["metric"])
 
 
 PICTURE_STEPS = find_report("pictures").steps(True)
@@ -597,6 +637,7 @@ def test_every_run_notebook_is_run_by_a_test():
                                       *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP, *PERSONALISATION_STEPS,
                                       *find_report("tiktok_losses").steps(True), *find_report("tiktok_table").steps(True),
                                       *find_report("tiktok_cold_items").steps(True), *find_report("world_judges").steps(True), *OWN_STEPS,
+                                      *find_report("tiktok_negatives").steps(True),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OF_MODELS', 'OF_RIVALS', 'is_shown', 'finding', 'paired_differences', 'findings', 'best_sentence', 'by_verdict',
-           'main_findings']
+           'main_findings', 'slice_findings']
 
 # %% ../../nbs/35_studies/52_findings.ipynb #87367b6d
 from collections.abc import Mapping, Sequence
@@ -140,7 +140,12 @@ def main_findings(
     "What a report found: the best models, and what each of its comparisons shows."
     left = paired_differences(rows, metric, k, split, slice)
     left = left[~left["versus"].isin(leave_out) & ~left["model"].isin(leave_out)]
-    found = [best_sentence(rows, metric, k, split, slice, leave_out, digits)]
+    return [best_sentence(rows, metric, k, split, slice, leave_out, digits), *_comparisons(left)]
+
+
+def _comparisons(left: pd.DataFrame) -> list[str]:
+    "All comparisons, those of one model or with one rival together."
+    found = []
     while shared := _shared(left):
         column, name = shared
         chosen, left = left[left[column] == name], left[left[column] != name]
@@ -149,3 +154,35 @@ def main_findings(
         found.append(text)
     pairs = left.assign(pair=left["model"] + " − " + left["versus"])
     return found + ([f"In pairs: {by_verdict(pairs, 'pair')}"] if len(pairs) else [])
+
+# %% ../../nbs/35_studies/52_findings.ipynb #fd0c92e4
+def _has(rows: pd.DataFrame, metric: str, k: int | None, split: str, slice: str, paired: bool) -> bool:
+    "Whether there are values, or differences, of a metric in a slice."
+    at_k = rows["k"].isna() if k is None else rows["k"].eq(k).fillna(False)
+    return bool((at_k & (rows["metric"] == metric) & (rows["split"] == split) & (rows["slice"] == slice)
+                 & ((rows["versus"] != "") == paired)).any())
+
+
+def slice_findings(
+    rows: pd.DataFrame,                     # result rows of one data set
+    metrics: Sequence[tuple[str, int | None]],     # (metric, cut-off), the main one first
+    slices: Sequence[str],
+    split: str = "test",
+    leave_out: Sequence[str] = ("oracle",), # rows that are no model
+    digits: int = 3,
+) -> list[str]:                             # one paragraph a slice, that begins with its name
+    "What a report found in each slice; raises `ValueError` naming a slice of which no metric has rows."
+    paragraphs = []
+    for slice in slices:
+        found = []
+        for metric, k in metrics:
+            if _has(rows, metric, k, split, slice, paired=False):
+                found.append(best_sentence(rows, metric, k, split, slice, leave_out, digits))
+            if _has(rows, metric, k, split, slice, paired=True):
+                compared = paired_differences(rows, metric, k, split, slice)
+                compared = compared[~compared["versus"].isin(leave_out) & ~compared["model"].isin(leave_out)]
+                found += [f"{metric_name(metric, k)}: {text[:1].lower()}{text[1:]}" for text in _comparisons(compared)]
+        if not found:
+            raise ValueError(f"slice {slice!r} has no row of {[metric_name(*metric) for metric in metrics]}")
+        paragraphs.append(f"**{slice}** {' '.join(found)}")
+    return paragraphs

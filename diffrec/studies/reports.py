@@ -135,12 +135,16 @@ def _body(executed: Path, code: str) -> str:
     try:
         from jinja2 import DictLoader
         from nbconvert import HTMLExporter
-        from nbformat import reads
+        from nbformat import reads, v4
         from pygments.formatters import HtmlFormatter
     except ImportError as error:
         raise ImportError("HTML reports need nbconvert: pip install 'diffrec[dev]'") from error
     notebook = reads(executed.read_text(encoding="utf-8"), as_version=4)
     _check_executed(notebook, executed)
+    if code == "collapsed":
+        sources = _taken_from_before_the_first_result(notebook)
+        moved = [v4.new_code_cell(source, id=f"ran-first-{number}") for number, source in enumerate(sources)]
+        notebook.cells += [v4.new_markdown_cell("## Code that ran first", id="ran-first"), *moved] if moved else []
     exporter = HTMLExporter(extra_loaders=[DictLoader({"report.j2": _TEMPLATE})], template_file="report.j2",
                             embed_images=True, exclude_anchor_links=False)
     resources = {"metadata": {"path": str(executed.parent)},
@@ -162,6 +166,19 @@ def _check_executed(notebook: Any, path: Path) -> None:
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
                         and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
     notebook.metadata.pop("widgets", None)
+
+
+def _taken_from_before_the_first_result(notebook: Any) -> list[str]:
+    "The code up to the first cell that shows something in a section; the cells keep what they show."
+    cells, taken = notebook.cells, []
+    shows = [place for place, cell in enumerate(cells) if cell.cell_type == "code" and cell.outputs]
+    section = next((place for place, cell in enumerate(cells) if cell.cell_type == "markdown" and cell.source.startswith("## ")), 0)
+    first = next((place for place in shows if place > section), shows[0] if shows else -1)
+    for cell in cells[:first + 1]:
+        if cell.cell_type == "code" and cell.source.strip():
+            taken.append(cell.source)
+            cell.source = ""
+    return taken
 
 # %% ../../nbs/35_studies/60_reports.ipynb #1641b398
 def _page(

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -108,14 +109,26 @@ def _hold(held: ExitStack, journal: Path, number: int) -> bool:
     return True
 
 
+def _left_behind(study: optuna.Study, held: ExitStack, journal: Path, number: int) -> FrozenTrial | None:
+    "Hold a trial that nobody makes, until `held` is closed; None if it is being made, or has ended meanwhile."
+    with ExitStack() as look:
+        if _hold(look, journal, number):
+            trial = study.get_trials()[number]
+            if trial.state == TrialState.RUNNING:
+                held.enter_context(look.pop_all())
+                return trial
+    return None
+
+
 @contextmanager
 def _next_trial(study: optuna.Study, journal: Path, propose: Callable[[], dict[str, int]],
                 places: Mapping[str, BaseDistribution], total: int) -> Iterator[FrozenTrial | None]:
     "A trial held by this process, left by another or new; None if all are made or being made."
     with ExitStack() as held:
         with one_writer(journal, wait=60):
-            running, made = study.get_trials(states=(TrialState.RUNNING,)), len(study.get_trials(deepcopy=False))
-            trial = next((one for one in running if _hold(held, journal, one.number)), None)
+            known = study.get_trials(deepcopy=False)
+            made, running = len(known), [one.number for one in known if one.state == TrialState.RUNNING]
+            trial = next((left for number in running if (left := _left_behind(study, held, journal, number))), None)
             if trial is None and made < total:
                 study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=propose(),
                                                           distributions=dict(places)))
@@ -152,7 +165,7 @@ def _make(study: optuna.Study, made: FrozenTrial, settings: dict[str, Any],
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         loss, state = None, TrialState.FAIL
     trial.set_user_attr("seconds", before + time.monotonic() - begun)
-    study.tell(made.number, loss, state)
+    study.tell(made.number, loss, state, skip_if_finished=True)
 
 # %% ../../nbs/35_studies/36_shared_search.ipynb #17e114dc
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -192,7 +205,8 @@ def _make_all(study: optuna.Study, objective: Callable[[dict[str, Any], Reporter
         bar.update(len(study.get_trials(deepcopy=False, states=tuple(STATES))) - bar.n)
         with _next_trial(study, journal, propose, _places(space), total) as trial:
             if trial is not None:
-                _make(study, trial, _settings(trial, space), objective)
+                with suppress(UpdateFinishedTrialError):           # it ended in another process: that end stands
+                    _make(study, trial, _settings(trial, space), objective)
                 continue
         if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             bar.close()

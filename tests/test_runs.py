@@ -16,6 +16,7 @@ from diffrec.data.reviews import import_flickr_aes
 from diffrec.figures.layout import PAGE_WIDTH, pdf_fonts
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS
+from diffrec.graph_diffusion.proposed_negatives import LISTED, PROPOSALS
 from diffrec.priors.files import load_prior
 from diffrec.studies.published import published
 from diffrec.studies.pipeline import make_report, run_step, run_steps
@@ -262,6 +263,23 @@ def test_new_items_are_ranked_among_each_other_by_every_trained_model(project: P
         assert found.loc[pair, "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
     trial = read_trial(report / "trials/freedom-seed-0.parquet")
     assert trial.values.query("metric == 'recall'")["value"].mean() == pytest.approx(found.loc[("freedom", ""), "value"])
+
+
+@pytest.mark.xdist_group("run_negatives")
+def test_every_proposal_of_negatives_is_compared_with_uniform_ones_and_the_generator_with_the_walk(project: Path):
+    report = make_report([find_report("tiktok_negatives")], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    assert set(rows[rows["metric"] == "held_out_share"]["model"]) == {f"negatives_{kind}" for kind in LISTED}
+    found = rows[rows["seed"].isna() & rows["metric"].eq("recall") & rows["selection"].eq("valid")].set_index(["model", "versus"])
+    pairs = [(f"negatives_{kind}", "negatives_uniform") for kind in PROPOSALS[1:]] + [("negatives_generator", "negatives_walk")]
+    assert {pair for pair in found.index if pair[1]} == set(pairs)
+    for model, versus in pairs:
+        both = [found.loc[(one, ""), "value"] for one in (model, versus)]
+        assert found.loc[(model, versus), "value"] == pytest.approx(both[0] - both[1], abs=1e-12)
+        assert found.loc[(model, versus), "ci_low"] <= found.loc[(model, versus), "value"] <= found.loc[(model, versus), "ci_high"]
+    trial = read_trial(report / "trials/negatives_generator-seed-0.parquet")
+    chosen = trial.values.query("metric == 'recall' and selection == 'valid'")["value"]
+    assert chosen.mean() == pytest.approx(found.loc[("negatives_generator", ""), "value"])
 
 
 @pytest.mark.xdist_group("run_graphs")
@@ -619,6 +637,7 @@ def test_every_run_notebook_is_run_by_a_test():
                                       *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP, *PERSONALISATION_STEPS,
                                       *find_report("tiktok_losses").steps(True), *find_report("tiktok_table").steps(True),
                                       *find_report("tiktok_cold_items").steps(True), *find_report("world_judges").steps(True), *OWN_STEPS,
+                                      *find_report("tiktok_negatives").steps(True),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run
 

@@ -31,7 +31,8 @@ from diffrec.language.presets import PRESETS as LANGUAGE_PRESETS
 from diffrec.language.reports import HELD_OUT_WORLDS
 from diffrec.language.studies import language_rows
 from diffrec.language.training import LANGUAGE
-from diffrec.language.world_explanations import EXPLANATION_STUDIES, read_world_text, world_texts
+from diffrec.language.world_claims import read_world_text
+from diffrec.language.world_explanations import EXPLANATION_STUDIES, world_texts
 from diffrec.personal_images.family import PERSONAL
 from diffrec.personal_images.fusion_training import fusion_rows
 from diffrec.personal_images.judges import JUDGE_CONTROLS, JUDGE_PRESETS
@@ -322,7 +323,7 @@ def test_rows_of_explanations_follow_from_the_kept_values():
 def test_tastes_and_ratings_of_explanations_are_judged_by_the_world(seed: int):
     "From what each text says, the world's preferences and its ratings: true tastes and absolute errors."
     data, kept = world_texts(EXPLANATION_STUDIES["demo"], seed), kept_trials("world_explanations")
-    rated = data.ratings.test
+    least, rated = {"cora": EXPLANATION_STUDIES["demo"].least_chance, "lora": 0.}, data.ratings.test
     rating = pd.Series(rated.values.astype(float), pd.MultiIndex.from_arrays([rated.users, rated.items]))
     for model in ("cora", "lora"):
         trial = kept[model, seed]
@@ -330,11 +331,14 @@ def test_tastes_and_ratings_of_explanations_are_judged_by_the_world(seed: int):
         assert set(said.index.get_level_values("user")) <= set(data.groups["test"].tolist())
         assert len(said) == np.isin(rated.users, data.groups["test"]).sum()
         taste, users = said["said_taste"].astype(int), said.index.get_level_values("user")
-        assert ((data.world.users.preferences[users, taste] > 0) == said["user_true"]).all()
+        is_true, named = data.world.users.preferences[users, taste] > 0, said["named"] == 1
+        assert (is_true == said["likeliest_true"]).all() and (is_true == said["user_true"])[named].all()
+        assert said["user_true"].isna().equals(~named) and (named == ~(said["said_chance"] < least[model])).all()
         assert ((said["said_rating"] - rating.loc[said.index]).abs() == said["mae"]).all()
         for example in trial.facts["examples"]:
-            is_true = read_world_text(example["text"]).claims[0].value in example["likes"]
-            assert is_true == said.loc[(example["user"], example["item"]), "user_true"]
+            tastes = [claim.value in example["likes"] for claim in read_world_text(example["text"]).claims if claim.kind == "user"]
+            row = said.loc[(example["user"], example["item"])]
+            assert tastes == ([row["user_true"]] if row["named"] else [])
 
 
 def test_rows_of_the_small_models_follow_from_the_kept_values():

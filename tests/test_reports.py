@@ -546,6 +546,7 @@ CLAIMS = [
     ("world_pictures", "coverage", 4, "all", "prior_8", "score_only", 0),
     ("prior_benchmarks", "coverage", None, "all", "prior", "released_whitened", 0),
     ("world_explanations", "user_true", None, "all", "cora", "lora", 1),
+    ("world_explanations", "likeliest_true", None, "all", "cora", "lora", 1),
     ("world_explanations", "mae", None, "all", "cora", "lora", -1),
     ("world_explanations", "mae", None, "all", "cora", "item_mean", -1),
     ("world_explanations", "mae", None, "all", "cora", "user_mean", -1),
@@ -590,12 +591,10 @@ def test_costs_of_language_models_are_within_their_goals():
     assert ratio["shared history", "rows one by one"] <= .2 and ratio["one batch", "merged for each row"] <= .2
 
 
-def test_explanations_name_true_tastes_less_often_than_was_aimed_at():
-    "The aim was .95; notes and results page say that it is not reached. Every text has the form of an explanation."
+def test_explanations_name_true_attributes_and_mostly_true_tastes():
+    "The aim was .95, of tastes that are named in most texts; the interval holds it. Without vectors it is out of reach."
     of = lambda metric, model: pooled("world_explanations", metric, None, "all", model)
-    assert of("user_true", "cora")["value"] < .95 and of("user_true", "cora")["ci_low"] > of("user_true", "lora")["ci_high"] + .5
+    assert of("user_true", "cora")["ci_low"] < .95 <= of("user_true", "cora")["value"] and of("named", "cora")["value"] > .9
+    assert of("likeliest_true", "cora")["ci_low"] > of("likeliest_true", "lora")["ci_high"] + .5
     for model in ("cora", "lora"):
-        assert of("failed", model)["value"] == 0 and of("agreement", model)["value"] > .85 and of("item_true", model)["value"] > .9
-    rows = read_rows(reports / "world_explanations" / "results.parquet")
-    found = rows.query("metric == 'agreement' and model == 'cora' and versus == ''").set_index("seed")["value"]
-    assert found[1] == 1 and found[2] < .8                       # a training that ended elsewhere; the results page shows the mean
+        assert of("failed", model)["value"] == 0 and of("agreement", model)["value"] > .99 and of("item_true", model)["value"] > .99

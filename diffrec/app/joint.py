@@ -38,7 +38,8 @@ from ..language.constrained import (
     Explanation, TokenGrammar, automaton, explanation_grammar, parse_explanation)
 from ..language.explanations import ExplanationPrompts
 from ..language.text_features import texts_of_items
-from ..language.world_explanations import QUESTION, WORLD_RESPONSES, Explainers
+from ..language.world_claims import WORLD_RESPONSES
+from ..language.world_explanations import QUESTION, Explainers
 from ..personal_images.base_preferences import UserRatings
 from ..personal_images.prompts import PromptLimit, prompt_limits
 from ..personal_images.user_adapters import liked_of

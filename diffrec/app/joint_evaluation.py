@@ -32,7 +32,7 @@ from ..evaluation.texts import claim_metrics
 from ..image_models.attribute_classifier import AttributeClassifier
 from ..image_models.zoo import zoo
 from ..language.constrained import Explanation, explanation_text
-from ..language.world_explanations import liked_values, read_world_text, world_truth
+from ..language.world_claims import liked_values, read_world_text, world_truth
 from ..world.drawing import ATTRIBUTES
 from ..world.world import LIKE, World, like_probability, rating_means
 

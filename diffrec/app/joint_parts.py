@@ -24,7 +24,7 @@ from torch import Tensor
 from ..core.contracts import ScoringModel
 from ..core.settings import NonNegative, check_fields
 from ..language.constrained import Explanation, explanation_text
-from ..language.world_explanations import read_world_text
+from ..language.world_claims import read_world_text
 from ..personal_images.prompts import PromptLimit, too_long_for
 from ..recommenders.counting import ItemKNN, entries_of_rows
 from ..recommenders.layers import mean_of_layers

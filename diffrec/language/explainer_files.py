@@ -105,7 +105,7 @@ def load_explainers(
             vectors = _loaded_vectors(place, settings) if name == "cora" else None
             model = explanation_model(backbone.model, settings, vectors, seed)
             models[name] = _put(model, read_weights(place / f"{name}.safetensors")[0], place, name)
-        return LoadedExplainers(Explainers(backbone, models), settings, seed, card)
+        return LoadedExplainers(Explainers(backbone, models, settings.least_chance), settings, seed, card)
 
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is not there: make report NAME=world_explanations writes data/explanations")

@@ -21,23 +21,23 @@ from ..evaluation.rows import value_text
 from ..figures.curves import new_axes
 from ..figures.style import color_of
 from .explainer_files import save_explainers
-from diffrec.language.world_explanations import (
-    EXPLANATION_STUDIES, WorldExplanations, WorldTexts, explain_ratings, explanation_rows, liked_values, read_world_text,
-    trained_explainers, world_texts)
+from .world_claims import liked_values, read_world_text
+from .world_explanations import (
+    EXPLANATION_STUDIES, WorldExplanations, WorldTexts, explain_ratings, explanation_rows, trained_explainers, world_texts)
 from ..studies.provenance import record_of, source_hash
 from ..studies.trials import Trial, kept_or_made, trial_path
 from ..world.population import VALUE_NAMES
 
 # %% ../../nbs/75_language/67_explanation_trials.ipynb #1a94aae5
 EXPLAINED = ("cora", "lora", "item_mean", "user_mean")    # the model, its control, and two baselines that rate alone
-SAID = ("said_rating", "said_taste")                      # columns of trials that are no metrics
+SAID = ("said_rating", "said_taste", "said_chance")       # columns of trials that are no metrics
 
 
-def _said(texts: list[str]) -> pd.DataFrame:
-    "[N] rating and taste of each text, NaN where it cannot be read; a taste is a column of the world's preferences."
-    readings = [read_world_text(text) for text in texts]
-    return pd.DataFrame([(np.nan, np.nan) if one is None else (one.rating, VALUE_NAMES.index(one.claims[0].value))
-                         for one in readings], columns=list(SAID))
+def _said(tastes: pd.DataFrame) -> pd.DataFrame:
+    "[N] rating, likeliest taste as a column of the world's preferences, and its chance; NaN: cannot be read."
+    readings = [read_world_text(text) for text in tastes["text"]]
+    said = [(np.nan, np.nan) if one is None else (one.rating, VALUE_NAMES.index(one.claims[0].value)) for one in readings]
+    return pd.DataFrame(said, columns=list(SAID[:2])).assign(said_chance=tastes["chance"].to_numpy())
 
 
 def _examples(data: WorldTexts, found: WorldExplanations, model: str, n_examples: int) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def explanation_trial(
     "What one model said."
     values, texts = found.values[model], found.texts.get(model)
     if texts is not None:
-        values = values.join(_said(texts))
+        values = values.join(_said(found.tastes[model]))
     values = found.examples[["user", "item"]].join(values)
     facts = {"examples": _examples(data, found, model, n_examples)} if texts is not None else {}
     return Trial(pd.DataFrame(), values.melt(["user", "item"], var_name="metric").assign(k=0), facts)
@@ -122,7 +122,9 @@ def explanation_study_rows(
     return pd.concat([*rows, explanation_rows(together, labels)], ignore_index=True)
 
 # %% ../../nbs/75_language/67_explanation_trials.ipynb #23169e83
-EXPLANATION_METRICS = {"user_true": "tastes that are true", "item_true": "item claims that are true", "faithful": "all claims are true",
+EXPLANATION_METRICS = {"user_true": "named tastes that are true", "named": "texts that name a taste",
+           "likeliest_true": "likeliest taste is true, named or not",
+           "item_true": "item claims that are true", "faithful": "all claims are true",
            "coverage": "attributes of the item that are named", "agreement": "verdict agrees with rating",
            "failed": "texts that cannot be read", "mae": "MAE of the rating",
            "rougel": "ROUGE-L against a true text"}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ExplanationRow', 'ExplanationPrompts', 'ExplanationBatch', 'explanation_batch', 'ExplanationBatches', 'answer_loss',
-           'ExplanationModel']
+           'ExplanationModel', 'choice_chances']
 
 # %% ../../nbs/75_language/36_explanations.ipynb #00000002
 from collections.abc import Sequence
@@ -167,3 +167,27 @@ class ExplanationModel(nn.Module):
         with self.condition(users, items, copies=n_beams):
             return constrained_texts(self.model, grammar, [row.prompt for row in rows], pad_id, max_new_tokens, n_beams,
                                      sampled_with)
+
+# %% ../../nbs/75_language/36_explanations.ipynb #f717a867
+def choice_chances(
+    model: ExplanationModel,
+    tokenizer: Any,
+    rows: Sequence[ExplanationRow],   # N, whose answers are not read
+    begun: Sequence[str],             # N beginnings of answers
+    choices: Sequence[str],           # C phrases that may follow, with the space before them
+) -> Tensor:                          # [N, C], probabilities that sum to 1 in each row
+    "Probabilities of phrases among themselves; raises `ValueError` if two begin with the same token."
+    ids = lambda text: tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    first = [ids(phrase)[0] for phrase in choices]
+    if len(set(first)) < len(first):
+        raise ValueError(f"phrases are told apart by their first tokens, which {len(first) - len(set(first))} of "
+                         f"{choices} share")
+    rows = [row._replace(answer=ids(text)) for row, text in zip(rows, begun, strict=True)]
+    causal, parts = model.model.get_base_model() if hasattr(model.model, "get_base_model") else model.model, []
+    for at in range(0, len(rows), 256):
+        batch = explanation_batch(rows[at:at + 256], tokenizer.pad_token_id)
+        with torch.no_grad(), model.condition(batch.users, batch.items):
+            states = causal.get_decoder()(input_ids=batch.ids, attention_mask=batch.present.long(), use_cache=False)
+            last = states.last_hidden_state[torch.arange(len(batch.ids)), batch.present.sum(1) - 1]
+            parts.append(causal.get_output_embeddings()(last)[:, first].float().softmax(-1))
+    return torch.cat(parts)

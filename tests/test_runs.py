@@ -444,7 +444,9 @@ def test_a_report_on_pictures_for_users_shows_every_control(project: Path):
     assert {("generated", other) for other in ("generated_shuffled", "base", "lora", "keywords", "mean_of_likes", "prior")} <= beside
     assert {("user_lora", "lora"), ("prior", "mean_of_likes")} <= beside
     costs = rows[rows["metric"].isin(["kilobytes", "cpu_seconds"])]
-    assert set(costs["model"]) == {"mean_of_likes", "prior", "lora", "user_lora", "generated", "generated_shuffled"}
+    clusters = {"cluster_lora", "cluster_lora_shuffled"}
+    assert set(costs["model"]) == {"mean_of_likes", "prior", "lora", "user_lora", "generated", "generated_shuffled", *clusters}
+    assert {("cluster_lora", other) for other in ("cluster_lora_shuffled", "base", "lora", "user_lora", "generated")} <= beside
     seconds = costs[costs["metric"] == "cpu_seconds"].set_index("model")["value"]
     assert seconds["user_lora"] > 5 * seconds["generated"]
     assert set(rows.loc[rows["model"] == "fusion_weight", "metric"]) == {"weight_range", "rank_correlation"}

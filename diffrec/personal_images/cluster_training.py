@@ -100,7 +100,7 @@ def fit_adapter(
     held_out = held_out_batch(data, model.bases, recipe, empty)
     batches, loss = UserExamples(data, model.bases, recipe, empty, seed), None
     if between is not None:
-        batches, loss = between.batches(batches), between.loss
+        batches, loss = between.batches(learner, batches), between.loss
     history = fit(learner, batches, recipe.fit, seed=seed, loss=loss, validate=lambda: validation_score(learner, held_out),
                   folder=folder)
     learner.eval()

@@ -33,25 +33,25 @@ class BetweenSteps:
     ):
         self.seen, self.every, self.size = seen, checked("every", every, Count), config.gradient_accumulation
         self.is_main = current_process(config.device).rank == 0
-        self.model: nn.Module | None = None      # once a loss was computed
         self.begun = -1                          # steps that were done when the newest step began
 
-    def batches(self, batches: Callable[[int], Iterable]) -> Callable[[int], "WatchedEpoch"]:
-        "The same batches, counted; epochs are equally long."
+    def batches(self, model: nn.Module, batches: Callable[[int], Iterable]) -> Callable[[int], "WatchedEpoch"]:
+        "The same batches, counted, of the model that learns; epochs are equally long."
+        self.model = model
         return lambda epoch: WatchedEpoch(self, batches(epoch), epoch)
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         "The model's own loss; the function is called before the first one of a step."
-        self.model, done = model, self.first + self.place // self.size
+        done = self.first + self.place // self.size
         if done != self.begun:
             self.begun = done
             self.at(done)
         return model.loss(batch, generator)
 
     def ended(self, n_batches: int) -> None:
-        "The epoch has no more batches: its last step is done, unless it was begun just now with fewer batches."
+        "The epoch has no more batches: its last step is done, now or before a stop, unless it has too few batches to be whole."
         done = self.first + n_batches // self.size
-        if n_batches % self.size == 0 and self.begun == done - 1:
+        if n_batches % self.size == 0 and (self.begun == done - 1 or self.begun < self.first):
             self.begun = done
             self.at(done)
 

@@ -22,6 +22,7 @@ from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, read_step_note, step_folders
 from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
+from stand_ins import write_sd15
 
 root = Path(__file__).parent.parent
 WORLD = find_report("world")
@@ -359,14 +360,14 @@ def test_without_a_true_utility_held_out_ratings_evaluate_priors_and_pictures(pr
         **FLICKR, "out": "outputs/flickr/apart", "changes": {"models": ["prior"], "split": {"share_unseen": .2, "least_likes": 2}}}), project, progress=False)
     shared = {"data": FLICKR["data"], "priors": "outputs/flickr/apart"}
     assert run_step(Step("42_evaluate_prior", "outputs/flickr/42.ipynb", {
-        **shared, "name": "evaluated", "out": "outputs/flickr/evaluated", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
+        **shared, "out": "outputs/flickr/evaluated", "store": "outputs/flickr/draws", "changes": {"others": []}}), project, progress=False)
     rows = read_rows(flickr / "evaluated/results.parquet")
     assert {"unconditional", "score_only", "mean", "gaussian", "kde", "retrieval", "best_of", "shuffled", "prior", "evaluator"} <= set(rows["model"]) and "oracle" not in set(rows["model"])
     assert {"utility", "coverage", "relative_uplift(evaluator)", "relative_uplift(verifier)", "outlier_quantile", "isolation_quantile", "disagreement", "kept_share"} <= set(rows["metric"]) and "relative_uplift(truth)" not in set(rows["metric"])
     of_many = rows[(rows["slice"] == "many") & (rows["versus"] == "") & rows["seed"].isna()].set_index(["metric", "model"])["value"]
     assert of_many["kinds", "mean"] == 1 < of_many["kinds", "gaussian"] and of_many["coverage", "mean"] < of_many["coverage", "gaussian"]        # a mean counts as one picture
     drawn = Step("30_generate_images", "outputs/flickr/30.ipynb", {
-        **shared, "name": "drawn", "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
+        **shared, "out": "outputs/flickr/drawn", "work": "outputs/flickr/work",
         "changes": {"zoo": "tiny", "n_users": 1, "n_draws": 1}})
     assert run_step(drawn, project, progress=False)
     of_pictures = read_rows(flickr / "drawn/results.parquet")
@@ -378,12 +379,33 @@ def test_a_split_without_unseen_users_is_evaluated_too(project: Path, flickr: Pa
     assert run_step(Step("23_train_prior", "outputs/flickr/23_published.ipynb", {
         **FLICKR, "out": "outputs/flickr/published", "changes": PUBLISHED}), project, progress=False)
     step = Step("42_evaluate_prior", "outputs/flickr/42_published.ipynb", {
-        "data": FLICKR["data"], "priors": "outputs/flickr/published", "name": "published_report",
+        "data": FLICKR["data"], "priors": "outputs/flickr/published",
         "out": "outputs/flickr/published_report", "store": "outputs/flickr/draws",
         "changes": {"others": [], "verifier": {"n_members": 1, "calibration": "none"}}})
     assert run_step(step, project, progress=False)
     rows = read_rows(flickr / "published_report/results.parquet")
     assert {"few", "many"} <= set(rows["slice"]) and "unseen" not in set(rows["slice"]) and "disagreement" not in set(rows["metric"])       # one verifier, no disagreement
+
+
+@pytest.mark.xdist_group("run_flickr")
+def test_the_preset_for_published_weights_runs_from_ratings_to_pictures(project: Path, flickr: Path, monkeypatch: pytest.MonkeyPatch):
+    "Its sizes are changed, for minutes instead of hours; the models are stand-ins with the names, files and widths of the true ones."
+    write_sd15(project / "data/models", project / "data/zoo")
+    monkeypatch.setenv("DIFFREC_DATA", str(project / "data"))
+    home = "outputs/flickr/full"
+    steps = [Step("23_train_prior", f"{home}/23.ipynb", {**FLICKR, "preset": "flickr-aes", "out": f"{home}/priors", "changes": {
+                "settings": "toy", "split.least_likes": 2, "split.share_unseen": .2}}),
+             Step("42_evaluate_prior", f"{home}/42.ipynb", {"preset": "flickr-aes", "data": FLICKR["data"], "priors": f"{home}/priors",
+                "out": f"{home}/evaluated", "store": f"{home}/draws", "changes": {
+                    "few": 6, "n_most": 10, "n_draws": 4, "n_tries": 2, "verifier_trials": 1, "verifier_epochs": 2, "n_resamples": 50}}),
+             Step("30_generate_images", f"{home}/30.ipynb", {"preset": "flickr-aes", "data": FLICKR["data"], "priors": f"{home}/priors",
+                "out": f"{home}/drawn", "work": f"{home}/work", "changes": {
+                    "few": 6, "n_users": 1, "n_draws": 1, "drawing_steps": 2, "verifier_epochs": 2, "n_resamples": 50}})]
+    assert run_steps(steps, project) == [True, True, True]
+    prior, _ = load_prior(project / home / "priors/prior/seed-0/prior.safetensors")
+    assert prior.n_dims == 1024                                            # of ViT-H/14, whose embeddings the IP-Adapter reads
+    rows = read_rows(project / home / "drawn/results.parquet")
+    assert {"gaussian", "best_of", "unconditional", "prompt_alone"} <= set(rows["model"]) and {"kept", "utility"} <= set(rows["metric"])
 
 
 PICTURE_STEPS = find_report("pictures").steps(True)

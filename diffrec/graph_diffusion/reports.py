@@ -33,7 +33,7 @@ def graph_steps(
     steps = [prepared]
     for part, (runs, preset) in parts.items():
         steps += study_steps(runs, preset, prepared, data, f"{folder}/{part}", name, f"{out}/trials")
-    report = {"name": name, "folders": [f"{folder}/{part}" for part in parts], "out": out, "printed": "tiktok",
+    report = {"folders": [f"{folder}/{part}" for part in parts], "out": out, "printed": "tiktok",
               "forms": list(FORMS[system])}
     return [*steps, Step("61_report_graphs", f"{out}/report.ipynb", report,
                          tuple(step.output for step in steps if step.notebook[:2] == "40"))]
@@ -52,7 +52,7 @@ def loss_steps(
     if quick:
         graph_trials = f"{folder}/graphs/trials"
         steps += study_steps(ON_GRAPHS, "toy-diffmm", prepared, data, f"{folder}/graphs", name)
-    report = {"name": name, "data": data, "folder": f"{folder}/losses", "settings": settings, "trials": f"{out}/trials",
+    report = {"data": data, "folder": f"{folder}/losses", "settings": settings, "trials": f"{out}/trials",
               "graph_trials": graph_trials, "out": out}
     return [*steps, Step("63_report_additions", f"{out}/report.ipynb", report,
                          tuple(step.output for step in steps if step.notebook[:2] == "40"))]
@@ -78,7 +78,7 @@ def cold_item_steps(
             "preset": preset, "changes": changes, "data": data, "out": f"{folder}/{part}", "trials": f"{out}/trials"},
             (prepared.output,)))
     rivals = [{system: control_name(system, edge) for system in FORMS} for edge in edges]
-    report = {"name": name, "data": data, "folders": families, "rivals": rivals, "k": 5 if quick else 20,
+    report = {"data": data, "folders": families, "rivals": rivals, "k": 5 if quick else 20,
               "trials": f"{out}/trials", "out": out}
     return [*steps, Step("51_evaluate_cold_items", f"{out}/report.ipynb", report, tuple(step.output for step in steps[1:]))]
 

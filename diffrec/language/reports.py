@@ -28,7 +28,7 @@ def language_steps(
     out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     preset, data = ("toy", f"{folder}/data/ratings") if quick else ("ml-1m-tiny", f"{folder}/data")
     steps = study_steps(RUNS, preset, prepared, data, f"{folder}/language/rating", name, f"{out}/trials")
-    report = Step("60_report", f"{out}/report.ipynb", {"name": name, "folder": f"{folder}/language", "out": out, "printed": "ml-1m"},
+    report = Step("60_report", f"{out}/report.ipynb", {"folder": f"{folder}/language", "out": out, "printed": "ml-1m"},
                   (steps[-1].output,))
     return [prepared, *steps, report]
 

@@ -50,7 +50,7 @@ def judge_steps(
     folder, preset = (f"outputs/{name}-quick", "toy") if quick else (f"outputs/{name}", "world")
     world = world_step(folder, "toy") if quick else PICTURE_WORLDS["demo"]
     out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
-    compared = {"name": name, "preset": preset, "data": world.parameters["out"], "work": f"{folder}/pictures", "out": out}
+    compared = {"preset": preset, "data": world.parameters["out"], "work": f"{folder}/pictures", "out": out}
     return [world, Step("56_compare_judges", f"{out}/report.ipynb", compared, (world.output,))]
 
 # %% ../../nbs/80_personal_images/90_reports.ipynb #e08fc79d

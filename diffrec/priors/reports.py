@@ -35,7 +35,7 @@ def world_prior_steps(
     world = world_step(folder, "toy") if quick else PICTURE_WORLDS["world"]
     trained = train_step(preset, world, f"{folder}/priors")
     out = f"{folder}/reports/world_prior" if quick else "outputs/reports/world_prior"
-    evaluated = {"name": "world_prior", "preset": preset, "data": world.parameters["out"],
+    evaluated = {"preset": preset, "data": world.parameters["out"],
                  "priors": trained.parameters["out"], "out": out, "store": f"{folder}/draws", "trials": f"{out}/trials"}
     return [world, trained, Step("42_evaluate_prior", f"{out}/report.ipynb", evaluated, (trained.output,))]
 
@@ -53,7 +53,7 @@ def picture_steps(
     else:
         (world, trained), preset = world_prior_steps(False)[:2], "world"
     out = f"outputs/reports/{name}"
-    drawn = {"name": name, "preset": preset, "data": world.parameters["out"], "priors": trained.parameters["out"],
+    drawn = {"preset": preset, "data": world.parameters["out"], "priors": trained.parameters["out"],
              "work": f"outputs/{name}/pictures", "out": out}
     return [world, trained, Step("30_generate_images", f"{out}/report.ipynb", drawn, (trained.output,))]
 
@@ -67,7 +67,7 @@ def _quick_pictures(name: str) -> list[Step]:
     trained = Step("23_train_prior", f"{priors}/23_train_prior.ipynb",
                    {"preset": "toy", "changes": {"encoder": models}, "data": world.parameters["out"], "out": priors},
                    (zoo.output, world.output))
-    drawn = {"name": name, "preset": "toy", "changes": {"zoo": models}, "data": world.parameters["out"],
+    drawn = {"preset": "toy", "changes": {"zoo": models}, "data": world.parameters["out"],
              "priors": priors, "work": f"{folder}/pictures", "out": out}
     return [zoo, world, trained, Step("30_generate_images", f"{out}/report.ipynb", drawn, (trained.output,))]
 
@@ -117,7 +117,7 @@ def preset_world(
 def _evaluation(study: Any) -> RunCommand:
     "The evaluation reads the priors that `diffrec train` wrote into the same folder."
     return RunCommand("42_evaluate_prior", ("data", "device"),
-                      {"name": "report", "priors": "{out}", "out": "{out}/report", "store": "{out}/draws",
+                      {"priors": "{out}", "out": "{out}/report", "store": "{out}/draws",
                        "trials": "{out}/report/trials"},
                       "{out}/report/results.parquet", ("utility", "coverage"), "few")
 

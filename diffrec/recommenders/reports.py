@@ -16,9 +16,9 @@ from ..studies.pipeline import Report, RunCommand, System
 from ..studies.steps import Step
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #8d7df079
-def _report_step(name: str, folder: str, out: str, steps: list[Step]) -> Step:
-    "The report notebook over what the steps wrote, beside the values published for the data set of the name."
-    return Step("60_report", f"{out}/report.ipynb", {"name": name, "folder": folder, "out": out},
+def _report_step(folder: str, out: str, steps: list[Step]) -> Step:
+    "The report notebook over what the steps wrote, beside the values published for the data set of the report's name."
+    return Step("60_report", f"{out}/report.ipynb", {"folder": folder, "out": out},
                 tuple(step.output for step in steps))
 
 
@@ -33,7 +33,7 @@ def world_steps(
     rating = study_steps(BY_LABELS, "toy-ratings" if quick else "world-ratings", world, f"{folder}/data/ratings",
                          f"{folder}/rating", "world")
     out = f"{folder}/reports/world" if quick else "outputs/reports/world"
-    return [world, *ranking, *rating, _report_step("world", folder, out, [ranking[-1], rating[-1]])]
+    return [world, *ranking, *rating, _report_step(folder, out, [ranking[-1], rating[-1]])]
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #a09190f3
 def public_steps(
@@ -48,7 +48,7 @@ def public_steps(
     data = f"{folder}/data" if by_lists or not quick else f"{folder}/data/ratings"
     out = f"{folder}/reports/{dataset}" if quick else f"outputs/reports/{dataset}"
     steps = study_steps(runs, preset, prepared, data, f"{folder}/{part}", dataset, f"{out}/trials")
-    return [prepared, *steps, _report_step(dataset, folder, out, steps[-1:])]
+    return [prepared, *steps, _report_step(folder, out, steps[-1:])]
 
 
 def text_steps(
@@ -61,7 +61,7 @@ def text_steps(
     out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     steps = study_steps(BY_LISTS, "toy-likes" if quick else name, prepared, f"{folder}/data", f"{folder}/ranking", name,
                         f"{out}/trials")
-    return [prepared, *steps, _report_step(name, folder, out, steps[-1:])]
+    return [prepared, *steps, _report_step(folder, out, steps[-1:])]
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #baf47e7a
 def table_steps(
@@ -73,7 +73,7 @@ def table_steps(
     steps = study_steps(BY_LISTS, "toy-table" if quick else "tiktok-table", prepared, data, f"{folder}/ranking", name,
                         f"{out}/trials")
     others = {} if quick else {system: f"outputs/reports/tiktok_{system}/trials" for system in ("diffmm", "genrec")}
-    report = {"name": name, "data": data, "folder": f"{folder}/ranking", "settings": "toy-table" if quick else "tiktok",
+    report = {"data": data, "folder": f"{folder}/ranking", "settings": "toy-table" if quick else "tiktok",
               "trials": f"{out}/trials", "others": others, "printed": "tiktok", "out": out}
     return [prepared, *steps, Step("66_report_table", f"{out}/report.ipynb", report, (steps[-1].output,))]
 

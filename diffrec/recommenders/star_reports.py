@@ -38,7 +38,7 @@ def star_steps(
     out = f"{folder}/reports/world_stars" if quick else "outputs/reports/world_stars"
     studied = study_steps(STAR_RUNS, "toy" if quick else "world", world, f"{folder}/data/ratings", f"{folder}/stars",
                           "world_stars", f"{out}/trials")
-    shown = Step("62_report_stars", f"{out}/report.ipynb", {"name": "world_stars", "folder": f"{folder}/stars", "out": out},
+    shown = Step("62_report_stars", f"{out}/report.ipynb", {"folder": f"{folder}/stars", "out": out},
                  (studied[-1].output,))
     return [world, *studied, shown]
 

@@ -49,9 +49,9 @@ class BetweenSteps:
         return model.loss(batch, generator)
 
     def ended(self, n_batches: int) -> None:
-        "The epoch has no more batches: its last step is done, now or before a stop, unless it has too few batches to be whole."
-        done = self.first + n_batches // self.size
-        if n_batches % self.size == 0 and (self.begun == done - 1 or self.begun < self.first):
+        "The epoch has no more batches: its whole steps are done, now or, where none was begun, before a stop."
+        done, all_whole = self.first + n_batches // self.size, n_batches % self.size == 0
+        if self.begun == done - 1 or all_whole and self.begun < self.first:
             self.begun = done
             self.at(done)
 

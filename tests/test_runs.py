@@ -651,7 +651,8 @@ def test_one_folder_and_one_prompt_for_stable_diffusion_15_without_a_table(proje
         Image.fromarray(rng.integers(256, size=(70, 60 + 20 * number, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     parameters = {"pictures": "mine", "prompt": "a picture of mine", "out": "outputs/mine",
                   "changes": {"base": "data/zoo/sd15", "training.step": 16, "training.adapters": "shared", "training.repeats": 1,
-                              "training.sample_every": 1, "training.fit.n_epochs": 1, "drawing.n_pictures": 2, "drawing.n_steps": 2, "drawing.prompts": []}}
+                              "training.sample_every": 1, "training.fit.n_epochs": 1,
+                              "drawing.n_pictures": 2, "drawing.n_steps": 2, "drawing.prompts": []}}
     assert run_step(at_defaults("27_train_own_lora", "own", **parameters), project, progress=False)
     rows = read_rows(project / "outputs/mine/results.parquet")
     assert [path.parent.name for path in (project / "outputs/mine/loras").glob("*/lora")] == ["all"]
@@ -659,8 +660,9 @@ def test_one_folder_and_one_prompt_for_stable_diffusion_15_without_a_table(proje
     log = ImageLog(project / "outputs/mine/log").rows()
     samples = log[log["run"].str.startswith("training all")]
     assert sorted(samples["step"]) == [0, 1, 2] and set(samples["status"]) == {"drawn"} and samples["seed"].nunique() == 1
-    cells = [cell for cell in read_json(project / "outputs/own/27_train_own_lora.ipynb")["cells"] if "train_own(" in "".join(cell["source"])]
-    shown = [output for cell in cells for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    cells = read_json(project / "outputs/own/27_train_own_lora.ipynb")["cells"]
+    trained = next(cell for cell in cells if "train_own(" in "".join(cell["source"]))
+    shown = [output for output in trained["outputs"] if "image/png" in output.get("data", {})]
     assert len(shown) == 2, "one picture that was shown anew at every step, and the losses"
     for name in ("1.png", "3.png"):
         (folder / name).write_bytes((folder / name).read_bytes()[:90])

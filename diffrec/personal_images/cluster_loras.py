@@ -37,6 +37,11 @@ def cluster_name(
     return ADAPTER if cluster == 0 else f"cluster_{cluster}"
 
 
+def _named(names: list[str]) -> Any:
+    "A hook that tells a layer the LoRA of each row."
+    return lambda layer, inputs, options: (inputs, {**options, "adapter_names": names})
+
+# %% ../../nbs/80_personal_images/48_cluster_loras.ipynb #90fce423
 class ClusterLoras(nn.Module):
     "An image model with a LoRA for each cluster of users."
 
@@ -95,8 +100,3 @@ class ClusterLoras(nn.Module):
                     if isinstance(layer, LoraLayer):
                         stack.callback(layer.register_forward_pre_hook(_named(names), with_kwargs=True).remove)
             yield
-
-
-def _named(names: list[str]) -> Any:
-    "A hook that tells a layer the LoRA of each row."
-    return lambda layer, inputs, options: (inputs, {**options, "adapter_names": names})

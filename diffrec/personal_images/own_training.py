@@ -133,7 +133,7 @@ class LoraTrainer:
             write_lora(folder / "lora", self.pipeline, self.base, record)
         return TrainedOwn(folder, history.epochs, history.is_finished)
 
-
+# %% ../../nbs/80_personal_images/73_own_training.ipynb #7befe715
 def _finished(folder: Path, record: dict[str, Any]) -> TrainedOwn | None:
     "A finished LoRA of this record, if there is one."
     card = folder / "lora" / "card.json"

@@ -146,7 +146,8 @@ def sampled_family(
     if not study.sample_every:
         return PERSONAL
     if n_workers > 1:
-        raise ValueError(f"sample_every={study.sample_every} shows pictures of one training at a time: n_workers must be 1, got {n_workers}")
+        raise ValueError(f"sample_every={study.sample_every} shows pictures of one training at a time: n_workers must be 1, "
+                         f"got {n_workers}")
     log = ImageLog(folder)
 
     def train(recipe: PersonalRecipe, data: PersonalData, seed: int, place: Path, record: Mapping[str, Any]) -> pd.DataFrame:
@@ -189,7 +190,8 @@ def draw_encoded(
     put = lambda part: part.to(device, kind)
     embeds = {"prompt_embeds": put(texts.tokens), "negative_prompt_embeds": put(empty.tokens.expand(n_rows, -1, -1))}
     if isinstance(pipeline, StableDiffusion3Pipeline):
-        embeds |= {"pooled_prompt_embeds": put(texts.pooled), "negative_pooled_prompt_embeds": put(empty.pooled.expand(n_rows, -1))}
+        embeds |= {"pooled_prompt_embeds": put(texts.pooled),
+                   "negative_pooled_prompt_embeds": put(empty.pooled.expand(n_rows, -1))}
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     images = pipeline(**embeds, generator=generators, num_inference_steps=settings.n_steps, guidance_scale=settings.guidance,
@@ -200,7 +202,8 @@ def draw_encoded(
 def _drawing_pipeline(trainer: LoraTrainer) -> DiffusionPipeline:
     "The network that learns, with a scheduler and an autoencoder of its own."
     pipeline = trainer.pipeline
-    vae = AutoencoderKL.from_pretrained(trainer.base / "vae", torch_dtype=getattr(torch, trainer.settings.dtype), local_files_only=True)
+    kind = getattr(torch, trainer.settings.dtype)
+    vae = AutoencoderKL.from_pretrained(trainer.base / "vae", torch_dtype=kind, local_files_only=True)
     scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     options = {} if isinstance(pipeline, StableDiffusion3Pipeline) else {"requires_safety_checker": False}
     return type(pipeline)(**{**pipeline.components, "vae": vae, "scheduler": scheduler}, **options)
@@ -220,14 +223,15 @@ def own_samples(
         texts = TextCondition(*encoded.text_file.texts("caption", encoded.text_rows[rows]))
         sampler = f"{type(pipeline.scheduler).__name__}, {settings.n_steps} steps"
         keys = [(own.names[own.users[row]], str(own.files[row].relative_to(own.folder))) for row in rows]
-        made = [Made(f"training {name} {digest}", 0, user, item, 0, own.captions[row], picture_seed(trainer.seed, f"{user} and {item}", 0),
-                     sampler, settings.guidance) for row, (user, item) in zip(rows, keys)]
+        seeds = [picture_seed(trainer.seed, f"{user} and {item}", 0) for user, item in keys]
+        made = [Made(f"training {name} {digest}", 0, *key, 0, own.captions[row], seed, sampler, settings.guidance)
+                for row, key, seed in zip(rows, keys, seeds)]
 
         def draw(places: list[int]) -> np.ndarray:
             pipeline.vae.to(trainer.learner.model.device)
             with repeated_last_token(pipeline.transformer, N_PADDING) if encoded.shortcut else nullcontext():
-                pixels = draw_encoded(pipeline, texts.rows(torch.tensor(places)), encoded.empty, [made[place].seed for place in places],
-                                      settings, trainer.settings.size)
+                asked = texts.rows(torch.tensor(places)), encoded.empty, [seeds[place] for place in places]
+                pixels = draw_encoded(pipeline, *asked, settings, trainer.settings.size)
             pipeline.vae.to("cpu")
             return pixels.cpu().numpy()
 

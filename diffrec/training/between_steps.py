@@ -68,7 +68,7 @@ class BetweenSteps:
             self.model.train(was_training)
             restore_random_states(states)
 
-
+# %% ../../nbs/20_training/55_between_steps.ipynb #0bad8d94
 class WatchedEpoch:
     "The batches of one epoch."
 

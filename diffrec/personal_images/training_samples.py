@@ -97,7 +97,7 @@ class TrainingSamples:
         if get_ipython() is None or not len(rows):
             return
         figure, written = self.figure(rows), io.BytesIO()
-        figure.savefig(written, format="png", dpi=100)
+        figure.savefig(written, format="png", dpi=80)
         plt.close(figure)
         image = Image(data=written.getvalue())
         if self.live is None:
@@ -185,8 +185,8 @@ def draw_encoded(
     settings: OwnDrawing,
     size: int,                      # pixels along the side
 ) -> Tensor:                        # [N, size, size, 3] uint8
-    "Pictures of encoded texts, all at a time; a negative prompt is the empty one."
-    n_rows, kind, device = len(seeds), texts.tokens.dtype, pipeline.device
+    "Pictures of encoded texts, all at a time, in the precision of the autoencoder; a negative prompt is the empty one."
+    n_rows, kind, device = len(seeds), pipeline.vae.dtype, pipeline.device
     put = lambda part: part.to(device, kind)
     embeds = {"prompt_embeds": put(texts.tokens), "negative_prompt_embeds": put(empty.tokens.expand(n_rows, -1, -1))}
     if isinstance(pipeline, StableDiffusion3Pipeline):

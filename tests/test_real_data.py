@@ -16,6 +16,8 @@ from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.interactions import Dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
+from diffrec.graph_diffusion.cold_item_study import ColdItemSettings, by_cold_items
+from diffrec.graph_diffusion.negative_study import NEGATIVE_STUDIES, NEGATIVES
 from diffrec.graph_diffusion.presets import FORMS
 from diffrec.graph_diffusion.training import GRAPH_DIFFUSION
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
@@ -194,12 +196,31 @@ def recommenders(settings: str) -> dict[str, tuple[Family, Recipe]]:
 
 @needs("tiktok")
 def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
-    "Recipe, data and code of every kept trial are what a training would record today; 182 trials of 55 recipes."
+    "Recipe, data and code of every kept trial are what a training would record today."
     graphs = {model: (GRAPH_DIFFUSION, recipe) for system in FORMS
               for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()}
     evaluated = evaluation_record(RECOMMENDERS, RankingSettings(slices=("all", "warm", "user_cold", "item_cold")))
     known = {**graphs, **recommenders("tiktok"), **recommenders("tiktok-losses")}
-    assert kept_and_stale("tiktok_*", tiktok, known, evaluated) == (228, 89, [])
+    assert kept_and_stale("tiktok_[dglt]*", tiktok, known, evaluated) == (308, 89, [])
+
+
+@needs("tiktok")
+def test_kept_trials_of_new_items_are_those_of_the_code(tiktok: Dataset):
+    "Twenty-one recommenders and six forms of generated graphs, one seed."
+    families = {"recommenders": by_cold_items(RECOMMENDERS), "graph_diffusion": by_cold_items(GRAPH_DIFFUSION)}
+    known = {model: (families["recommenders"], recipe) for model, recipe in RECOMMENDERS.recipes["tiktok"].items()}
+    for system in FORMS:
+        known |= {model: (families["graph_diffusion"], recipe) for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()}
+    evaluated = evaluation_record(families["recommenders"], ColdItemSettings(ks=(20,)))
+    assert kept_and_stale("tiktok_cold_items", tiktok, known, evaluated) == (27, 27, [])
+
+
+@needs("tiktok")
+def test_kept_trials_of_negatives_are_those_of_the_code(tiktok: Dataset):
+    "Six sources of negatives, one seed."
+    known = {model: (NEGATIVES, recipe) for model, recipe in NEGATIVES.recipes["tiktok"].items()}
+    evaluated = evaluation_record(NEGATIVES, ranking_settings(NEGATIVE_STUDIES["tiktok"]))
+    assert kept_and_stale("tiktok_negatives", tiktok, known, evaluated) == (6, 6, [])
 
 
 @needs("tiktok")

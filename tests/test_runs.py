@@ -17,6 +17,7 @@ from diffrec.figures.layout import PAGE_WIDTH, pdf_fonts
 from diffrec.graph_diffusion.additions import ADDITIONS
 from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS
 from diffrec.graph_diffusion.proposed_negatives import LISTED, PROPOSALS
+from diffrec.image_models.image_log import ImageLog
 from diffrec.priors.files import load_prior
 from diffrec.studies.published import published
 from diffrec.studies.pipeline import make_report, run_step, run_steps
@@ -484,7 +485,9 @@ def test_a_report_on_pictures_for_users_shows_every_control(project: Path):
     assert {("generated", other) for other in ("generated_shuffled", "base", "lora", "keywords", "mean_of_likes", "prior")} <= beside
     assert {("user_lora", "lora"), ("prior", "mean_of_likes")} <= beside
     costs = rows[rows["metric"].isin(["kilobytes", "cpu_seconds"])]
-    assert set(costs["model"]) == {"mean_of_likes", "prior", "lora", "user_lora", "generated", "generated_shuffled"}
+    clusters = {"cluster_lora", "cluster_lora_shuffled"}
+    assert set(costs["model"]) == {"mean_of_likes", "prior", "lora", "user_lora", "generated", "generated_shuffled", *clusters}
+    assert {("cluster_lora", other) for other in ("cluster_lora_shuffled", "base", "lora", "user_lora", "generated")} <= beside
     seconds = costs[costs["metric"] == "cpu_seconds"].set_index("model")["value"]
     assert seconds["user_lora"] > 5 * seconds["generated"]
     assert set(rows.loc[rows["model"] == "fusion_weight", "metric"]) == {"weight_range", "rank_correlation"}
@@ -667,11 +670,19 @@ def test_one_folder_and_one_prompt_for_stable_diffusion_15_without_a_table(proje
         Image.fromarray(rng.integers(256, size=(70, 60 + 20 * number, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     parameters = {"pictures": "mine", "prompt": "a picture of mine", "out": "outputs/mine",
                   "changes": {"base": "data/zoo/sd15", "training.step": 16, "training.adapters": "shared", "training.repeats": 1,
-                              "training.fit.n_epochs": 1, "drawing.n_pictures": 2, "drawing.n_steps": 2, "drawing.prompts": []}}
+                              "training.sample_every": 1, "training.fit.n_epochs": 1,
+                              "drawing.n_pictures": 2, "drawing.n_steps": 2, "drawing.prompts": []}}
     assert run_step(at_defaults("27_train_own_lora", "own", **parameters), project, progress=False)
     rows = read_rows(project / "outputs/mine/results.parquet")
     assert [path.parent.name for path in (project / "outputs/mine/loras").glob("*/lora")] == ["all"]
     assert {"clip_score", "clip_i_held_out"} <= set(rows["metric"]) and "swap_gain" not in set(rows["metric"])      # nobody to swap with
+    log = ImageLog(project / "outputs/mine/log").rows()
+    samples = log[log["run"].str.startswith("training all")]
+    assert sorted(samples["step"]) == [0, 1, 2] and set(samples["status"]) == {"drawn"} and samples["seed"].nunique() == 1
+    cells = read_json(project / "outputs/own/27_train_own_lora.ipynb")["cells"]
+    trained = next(cell for cell in cells if "train_own(" in "".join(cell["source"]))
+    shown = [output for output in trained["outputs"] if "image/png" in output.get("data", {})]
+    assert len(shown) == 2, "one picture that was shown anew at every step, and the losses"
     for name in ("1.png", "3.png"):
         (folder / name).write_bytes((folder / name).read_bytes()[:90])
     with pytest.raises(Exception, match=r"(?s)2 of 4 pictures cannot be read.*1\.png.*3\.png"):

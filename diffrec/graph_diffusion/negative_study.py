@@ -207,8 +207,9 @@ NEGATIVES = recommender_family("diffrec.graph_diffusion.negative_study:NEGATIVES
 _LISTS = {"ks": (20,), "metrics": ("recall", "ndcg"), "slices": ("all",)}
 _RIVALS = ({"negatives_generator": "negatives_walk"},)
 NEGATIVE_STUDIES: dict[str, RecommenderStudy] = {
-    name: RecommenderStudy(name, tuple(f"negatives_{kind}" for kind in PROPOSALS), rivals=_RIVALS, dataset=name, **_LISTS)
-    for name in RECIPES}
+    preset: RecommenderStudy(preset, tuple(f"negatives_{source}" for source in PROPOSALS), rivals=_RIVALS, dataset=preset,
+                             **_LISTS)
+    for preset in RECIPES}
 
 
 def proposal_rows(
@@ -216,8 +217,9 @@ def proposal_rows(
     report: str,
     dataset: Dataset,
 ) -> pd.DataFrame:           # result rows
-    "The share of validation items among the proposals, in the chosen epoch of every training with lists."
+    "The share of validation items among the proposals, in the chosen epoch: of every training, and their mean."
     chosen = curves.loc[curves.groupby(["model", "seed"])["valid"].idxmax()].dropna(subset=["held_out_share"])
+    means = chosen.groupby("model", as_index=False, sort=False)["held_out_share"].mean().assign(seed=None)
     return result_rows([dict(run=report, dataset=dataset.name, split="valid", model=row.model, seed=row.seed,
                              metric="held_out_share", value=row.held_out_share, n=len(dataset.splits["valid"]))
-                        for row in chosen.itertuples()])
+                        for row in (*means.itertuples(), *chosen.itertuples())])

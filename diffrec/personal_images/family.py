@@ -13,14 +13,15 @@ from typing import Any
 import pandas as pd
 
 from ..image_models.zoo import zoo
+from .cluster_training import train_adapter
 from .drawn_embeddings import EmbeddingDrawer
 from .fusion_training import FusionStudy, measured_likes
 from .prepared_data import open_personal
-from .recipes import PERSONAL_RECIPES, PersonalRecipe
+from .recipes import PERSONAL_RECIPES, ClusterRecipe, PersonalRecipe
 from .user_evaluation import PersonalDrawer, PersonalEvaluation, evaluate_personal, shape_prompt
 from .user_examples import PersonalData
 from .user_loras import UserLoraDrawer
-from .user_training import load_personal, train_personal
+from .user_training import load_personal
 from ..studies.recipe import Family
 
 # %% ../../nbs/80_personal_images/64_family.ipynb #1bc83f65
@@ -31,12 +32,14 @@ def _fingerprint(data: PersonalData) -> dict[str, Any]:
 
 def _definitions(recipe: PersonalRecipe) -> tuple[str, ...]:
     "Whose code decides a training."
+    if isinstance(recipe, ClusterRecipe):
+        return ("diffrec.personal_images.cluster_training:train_clusters", "diffrec.personal_images.recipes:ClusterRecipe")
     return ("diffrec.personal_images.user_training:train_personal", "diffrec.personal_images.recipes:PersonalRecipe")
 
 
 def _train(recipe: PersonalRecipe, data: PersonalData, seed: int, folder: Path, record: Mapping[str, Any]) -> pd.DataFrame:
     "Train one adapter; see `Family.train`."
-    return train_personal(recipe, data, seed, folder, record).assign(model=recipe.model, seed=seed)
+    return train_adapter(recipe, data, seed, folder, record).assign(model=recipe.model, seed=seed)
 
 
 def fusion_study(settings: PersonalEvaluation) -> FusionStudy:

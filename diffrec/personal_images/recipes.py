@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PromptMethod', 'EmbeddingMethod', 'PersonalMethod', 'PERSONAL_RECIPES', 'ExampleSettings', 'PersonalRecipe',
-           'personal_recipes']
+           'ClusterRecipe', 'personal_recipes']
 
 # %% ../../nbs/80_personal_images/52_recipes.ipynb #f2964bf3
 from collections.abc import Mapping
@@ -84,11 +84,24 @@ class PersonalRecipe(Recipe):
         return self.adapter is not None and self.method != "user_lora"
 
 # %% ../../nbs/80_personal_images/52_recipes.ipynb #03ed57c6
+@dataclass(frozen=True)
+class ClusterRecipe(PersonalRecipe):
+    "How a LoRA of each cluster of users is trained, all by the same loop; `shuffled`: users are in clusters at random."
+    method: Literal["cluster_lora"] = "cluster_lora"
+    n_clusters: Count = 4
+
+    @property
+    def adapter(self) -> LoraSettings:
+        "Settings of each LoRA."
+        return LoraSettings(**self.shape)
+
+
 def personal_recipes(
     fit: FitConfig,
     shapes: Mapping[str, Mapping[str, Any]],   # method -> fields of its settings
     prior: PriorRecipe,                        # of `prior`
     user_fit: FitConfig,                       # of the LoRA of one user
+    n_clusters: int,                           # of `cluster_lora`
     **common: Any,                             # fields of `PersonalRecipe`
 ) -> dict[str, PersonalRecipe]:                # model -> recipe
     "Every method beside its control with shuffled users, LoRAs, prompts, and an IP-Adapter."
@@ -106,6 +119,10 @@ def personal_recipes(
         control = f"{method}_shuffled"
         made[method] = PersonalRecipe(method, shape, fit, control, "whose ratings they are", method, **common)
         made[control] = replace(made[method], model=control, control="", claim="", shuffled=True)
+    made["cluster_lora"] = ClusterRecipe("cluster_lora", lora, made["lora"].fit, "cluster_lora_shuffled",
+                                         "that they prefer alike", n_clusters=n_clusters, **common)
+    made["cluster_lora_shuffled"] = replace(made["cluster_lora"], model="cluster_lora_shuffled", control="", claim="",
+                                            shuffled=True)
     return made
 
 
@@ -116,7 +133,7 @@ _TOY_SHAPES = {"tokens": {"width": 32, "n_layers": 1}, "bases": {"width": 32}, "
 _USER_FIT = replace(_FIT, n_epochs=4, learning_rate=2e-3, warmup_steps=10)
 PERSONAL_RECIPES: dict[str, dict[str, PersonalRecipe]] = {
     "toy": personal_recipes(replace(_FIT, n_epochs=2, warmup_steps=2), _TOY_SHAPES, PRIOR_RECIPES["toy"]["prior"],
-                            replace(_USER_FIT, n_epochs=1, warmup_steps=0), batch_size=16, n_steps=4, n_validation=16,
-                            bases=BaseSettings(8, 16)),
+                            replace(_USER_FIT, n_epochs=1, warmup_steps=0), n_clusters=2, batch_size=16, n_steps=4,
+                            n_validation=16, bases=BaseSettings(8, 16)),
     "world": personal_recipes(_FIT, {"tokens": {}, "bases": {}, "generated": {}, "lora": {"rank": 8, "alpha": 16.}},
-                              PRIOR_RECIPES["world"]["prior"], _USER_FIT)}
+                              PRIOR_RECIPES["world"]["prior"], _USER_FIT, n_clusters=4)}

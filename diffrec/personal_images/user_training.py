@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'BASES', 'RECIPE', 'PRIOR', 'UserLearner', 'held_out_batch', 'validation_score', 'PersonalModel',
-           'fresh_personal', 'write_personal', 'load_personal', 'train_personal']
+           'fresh_personal', 'write_personal', 'fresh_clusters', 'load_personal', 'train_personal']
 
 # %% ../../nbs/80_personal_images/56_user_training.ipynb #35b8f818
 from collections.abc import Mapping
@@ -23,10 +23,11 @@ from ..core.artifacts import read_json, read_weights, write_json, write_weights
 from ..core.seeds import generator_for
 from ..image_models.zoo import zoo
 from .base_preferences import BasePreferences, BaseSettings, UserRatings
+from .cluster_loras import ClusterLoras
 from .flow import FlowSettings
 from .learner import LoraBatch, LoraLearner, TextCondition, encode_texts
 from .lora import base_sha256
-from .recipes import ExampleSettings, PersonalRecipe
+from .recipes import ClusterRecipe, ExampleSettings, PersonalRecipe
 from diffrec.personal_images.user_adapters import (
     UserAdapter, adapter_state, rated_condition, load_adapter_state, user_adapter,
 )
@@ -144,7 +145,18 @@ def _read_recipe(folder: Path) -> PersonalRecipe:
     made = {name: kind(**plain[name]) for name, kind in parts.items() if plain[name] is not None}
     if prior := plain["prior"]:
         made["prior"] = PriorRecipe(**{**prior, "fit": FitConfig(**prior["fit"])})
-    return PersonalRecipe(**{**plain, **made})
+    return (ClusterRecipe if plain["method"] == "cluster_lora" else PersonalRecipe)(**{**plain, **made})
+
+
+def fresh_clusters(
+    recipe: ClusterRecipe,
+    bases: BasePreferences,
+    centres: Tensor,           # [C, K] coordinates
+    seed: int = 0,
+) -> PersonalModel:
+    "An untrained LoRA for each cluster on the recipe's pipeline."
+    pipeline = zoo(recipe.zoo).pipeline(recipe.pipeline)
+    return PersonalModel(pipeline, ClusterLoras(pipeline.transformer, recipe.adapter, centres, seed), bases, recipe)
 
 # %% ../../nbs/80_personal_images/56_user_training.ipynb #2dd6ba99
 def load_personal(
@@ -161,7 +173,8 @@ def load_personal(
         raise ValueError(f"{folder / BASES} and {WEIGHTS} beside it are of two trainings: train again")
     bases = BasePreferences(len(state["mean"]), recipe.bases, len(state["catalogue"]))
     bases.load_state_dict(state)
-    model = fresh_personal(recipe, bases)
+    has_clusters = isinstance(recipe, ClusterRecipe)
+    model = fresh_clusters(recipe, bases, weights["centres"]) if has_clusters else fresh_personal(recipe, bases)
     base = base_sha256(model.pipeline.name_or_path, "transformer")
     if header["base"] != base:
         raise ValueError(f"the adapter in {folder} was made for the transformer {header['base']}, "

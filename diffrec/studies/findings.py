@@ -120,7 +120,7 @@ def by_verdict(
             texts.append(f"{text} {len(found)} ({', '.join(found[:most] + more)})")
     return "; ".join(texts) + "."
 
-
+# %% ../../nbs/35_studies/52_findings.ipynb #e547c6f1
 def _shared(compared: pd.DataFrame) -> tuple[str, str] | None:
     "The column and the name that most comparisons have in common; None: no three have."
     counts = {(column, name): count for column in ("versus", "model") for name, count in compared[column].value_counts().items()}

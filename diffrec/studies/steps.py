@@ -66,12 +66,12 @@ def notebook_code(
 
 # %% ../../nbs/35_studies/78_steps.ipynb #a2357591
 def _files(places: Sequence[str], root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    "Files in folders, and files, by their path from the project; without hidden ones, checkpoints and notes of steps."
+    "Files by their path from the project; without hidden ones, checkpoints, notes of steps and texts of authors (.md)."
     for place in places:
         for folder, below, names in os.walk(root / place):
             below[:] = sorted(name for name in below if not name.startswith(".") and name != "log")
             for name in names:
-                if not name.startswith(".") and not name.endswith((".recipe.json", ".failed.ipynb")):
+                if not name.startswith(".") and not name.endswith((".recipe.json", ".failed.ipynb", ".md")):
                     path = Path(folder) / name
                     with suppress(FileNotFoundError):
                         yield (path.relative_to(root) if path.is_relative_to(root) else path).as_posix(), path.stat()

@@ -591,10 +591,11 @@ def test_costs_of_language_models_are_within_their_goals():
     assert ratio["shared history", "rows one by one"] <= .2 and ratio["one batch", "merged for each row"] <= .2
 
 
-def test_explanations_name_true_attributes_and_mostly_true_tastes():
-    "The aim was .95, of tastes that are named in most texts; the interval holds it. Without vectors it is out of reach."
+def test_explanations_name_true_attributes_and_true_tastes_as_often_as_was_aimed_at_within_chance():
+    "The aim was .95, of tastes that are named in most texts: the value is below it, its interval holds it."
     of = lambda metric, model: pooled("world_explanations", metric, None, "all", model)
-    assert of("user_true", "cora")["ci_low"] < .95 < of("user_true", "cora")["ci_high"] and of("named", "cora")["value"] > .8
+    assert of("user_true", "cora")["value"] < .95 < of("user_true", "cora")["ci_high"] and of("named", "cora")["value"] > .8
+    assert of("user_true", "cora")["ci_low"] > of("user_true", "lora")["ci_high"] + .5
     assert of("likeliest_true", "cora")["ci_low"] > of("likeliest_true", "lora")["ci_high"] + .5
     for model in ("cora", "lora"):
         assert of("failed", model)["value"] == 0 and of("agreement", model)["value"] > .99 and of("item_true", model)["value"] > .99

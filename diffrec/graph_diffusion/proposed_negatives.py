@@ -95,7 +95,7 @@ class ProposedNegatives(WithLoss):
         self,
         lists: Tensor,   # [U, C] int64 items that the user has not chosen, -1 for none; with repetitions
     ) -> None:
-        "Use these lists from now on; raises `ValueError` naming a user to whom a training item is proposed."
+        "Use these lists from now on; raises `ValueError` naming a user with a training item among the proposals."
         users, places = self.proposed.shape
         check_shape({"U": users, "C": places}, lists=(lists, "U C"))
         if lists.dtype != torch.int64 or not ((lists >= -1) & (lists < self.n_items)).all():

@@ -180,7 +180,7 @@ def choice_chances(
     ids = lambda text: tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     first = [ids(phrase)[0] for phrase in choices]
     if len(set(first)) < len(first):
-        raise ValueError(f"phrases are told apart by their first tokens, which {len(first) - len(set(first))} of "
+        raise ValueError(f"phrases are distinguished by their first tokens, which {len(first) - len(set(first))} of "
                          f"{choices} share")
     rows = [row._replace(answer=ids(text)) for row, text in zip(rows, begun, strict=True)]
     causal, parts = model.model.get_base_model() if hasattr(model.model, "get_base_model") else model.model, []

@@ -38,7 +38,7 @@ def cluster_name(
 
 
 def _named(names: list[str]) -> Any:
-    "A hook that tells a layer the LoRA of each row."
+    "A hook that gives a layer the name of each row's LoRA."
     return lambda layer, inputs, options: (inputs, {**options, "adapter_names": names})
 
 # %% ../../nbs/80_personal_images/48_cluster_loras.ipynb #90fce423

@@ -30,7 +30,7 @@ from diffrec.personal_images.user_training import (
     PersonalModel, UserLearner, fresh_clusters, fresh_personal, held_out_batch, train_personal, validation_score, write_personal,
 )
 from ..studies.recipe import log_folder
-from ..training.between_steps import BetweenSteps
+from ..training.between_steps import BetweenSteps, watched_arguments
 from ..training.fit import fit
 from ..training.history import History
 
@@ -98,11 +98,9 @@ def fit_adapter(
     recipe = replace(model.recipe, shuffled=False) if isinstance(model.recipe, ClusterRecipe) else model.recipe
     learner = UserLearner(model.pipeline, model.adapter, empty, recipe.flow)
     held_out = held_out_batch(data, model.bases, recipe, empty)
-    batches, loss = UserExamples(data, model.bases, recipe, empty, seed), None
-    if between is not None:
-        batches, loss = between.batches(learner, batches), between.loss
-    history = fit(learner, batches, recipe.fit, seed=seed, loss=loss, validate=lambda: validation_score(learner, held_out),
-                  folder=folder)
+    examples = watched_arguments(between, learner, UserExamples(data, model.bases, recipe, empty, seed))
+    history = fit(learner, config=recipe.fit, seed=seed, validate=lambda: validation_score(learner, held_out), folder=folder,
+                  **examples)
     learner.eval()
     return history
 

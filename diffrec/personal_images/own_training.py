@@ -30,7 +30,7 @@ from .learner import LoraLearner
 from .lora import LoraSettings, adapted_part, add_lora, base_sha256, write_lora
 from .own_pictures import EVERYBODY, OwnPictures
 from ..studies.provenance import DESCRIBES, record_of
-from ..training.between_steps import BetweenSteps
+from ..training.between_steps import BetweenSteps, watched_arguments
 from ..training.config import FitConfig, learned_state, load_learned_state
 from ..training.fit import fit
 
@@ -125,10 +125,9 @@ class LoraTrainer:
         if done is not None:
             return done
         load_learned_state(self.learner, self.initial)
-        batches, loss = OwnBatches(self.encoded, rows, self.settings.batch_size, self.seed, self.settings.repeats), None
-        if between is not None:
-            batches, loss = between.batches(self.learner, batches), between.loss
-        history = fit(self.learner, batches, self.settings.fit, seed=self.seed, loss=loss, folder=folder / "log")
+        batches = OwnBatches(self.encoded, rows, self.settings.batch_size, self.seed, self.settings.repeats)
+        history = fit(self.learner, config=self.settings.fit, seed=self.seed, folder=folder / "log",
+                      **watched_arguments(between, self.learner, batches))
         if history.is_finished:
             write_lora(folder / "lora", self.pipeline, self.base, record)
         return TrainedOwn(folder, history.epochs, history.is_finished)

@@ -125,8 +125,9 @@ def personal_samples(
     sampler, pipeline = type(model.pipeline.scheduler).__name__, model.pipeline
     made = [made_for(one, run, evaluation.seed, drawing, sampler=sampler) for one in wanted]
 
+    found = rated_condition(model.bases, rated, evaluation.sharpness, evaluation.shared, model.recipe.examples.n_liked)
+
     def draw(places: list[int]) -> np.ndarray:
-        found = rated_condition(model.bases, rated, evaluation.sharpness, evaluation.shared, model.recipe.examples.n_liked)
         device = pipeline.transformer.device
         pipeline.to(device)                                # encoders and autoencoder follow what learns
         condition = model.adapter.condition(UserCondition(*(part.to(device) for part in found)))

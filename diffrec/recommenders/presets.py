@@ -79,9 +79,8 @@ OF_TABLE = ("mf_bpr", "vbpr", "lightgcn", "lightgcn_m", "bm3", "lattice", "mult_
 TABLE_STUDY = ("popularity", "ease", "walk", "mf_bpr", "vbpr", "vbpr_no_features", *MULTIMODAL, "lightgcn_no_graph",
                "lightgcn_softmax", "lightgcn_softmax_no_graph", *ROW_MODELS, *PLAIN_GRAPHS, *MODAL_GRAPHS,
                *SHARED_SOFTMAX.values())
-NOT_ON_TIKTOK = ("diffrec", "diffrec_one_step", "grcn", "grcn_shuffled", "grcn_softmax", "mmgcl", "mmgcl_shuffled",
-                 "mmgcl_softmax")       # no trial is kept
-ONE_SEED = ("mult_vae", "l_diffrec", "l_diffrec_one_step")      # of the published table on TikTok: ten minutes each
+NOT_ON_TIKTOK = ("mmgcl", "mmgcl_shuffled", "mmgcl_softmax")       # no trial is kept
+ONE_SEED = ("mult_vae", "diffrec", "diffrec_one_step", "l_diffrec", "l_diffrec_one_step")      # ten minutes each on TikTok
 FEW_OF_TABLE = ("popularity", "walk", "lightgcn", "lightgcn_no_graph", "lightgcn_softmax", "lightgcn_softmax_no_graph",
                 "mult_vae", "diffrec", "diffrec_one_step", "sgl", "sgl_no_contrast", "sgl_softmax", "freedom",
                 "freedom_shuffled")
@@ -102,9 +101,10 @@ TEXT_RIVALS = ({"walk_m": "walk", "ease_m": "ease", "vbpr": "vbpr_no_features", 
 
 PRESETS: dict[str, RecommenderStudy] = {
     "toy": RecommenderStudy("toy", ("popularity", "mf_bpr"), rivals=RANKING_RIVALS),
-    "generic": RecommenderStudy("generic", ("popularity", "item_knn", "ease", "walk", "mf_bpr", "lightgcn",
-                                            "lightgcn_no_graph"),
-                                rivals=({"lightgcn": "walk", "mf_bpr": "ease"},), dataset="events of one's own"),
+    "generic": RecommenderStudy("generic", ("popularity", "item_knn", "ease", "als", "walk", "mf_bpr", "lightgcn",
+                                            "lightgcn_no_graph", "lightgcn_softmax", "lightgcn_softmax_no_graph"),
+                                rivals=({"lightgcn": "walk", "lightgcn_softmax": "walk", "mf_bpr": "ease", "als": "ease"},
+                                        {"lightgcn_softmax": "lightgcn"}), dataset="events of one's own"),
     "toy-ranking": RecommenderStudy("toy", RANKING, rivals=RANKING_RIVALS),
     "toy-ratings": RecommenderStudy("toy", RATING, rivals=RATING_RIVALS, **LABEL_EVALUATION),
     "toy-multimodal": RecommenderStudy("toy-multimodal", MULTIMODAL, **GRAPH_LISTS),

@@ -6,8 +6,8 @@
 __all__ = ['WITHOUT', 'PLAINER', 'POPULARITY', 'ITEM_KNN', 'LIKE_RATE', 'TIKTOK', 'ML_1M', 'WORLD', 'WORLD_LOOP', 'WORLD_RATINGS',
            'GENERIC_LOOP', 'GENERIC', 'RECIPES', 'PURE_SVD', 'LINEAR', 'CLAIMS', 'SMALLER_SVD', 'RECOMMENDER_RECIPES',
            'LOSSES', 'OWN_LOSS', 'TABLE_LOOP', 'TABLE_ROWS', 'TABLE_SOFTMAX', 'ROW_TABLE', 'TABLE', 'TABLE_BESIDE',
-           'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes', 'closed_forms',
-           'without_graph', 'loss_loop', 'with_texts', 'without_part', 'by_softmax']
+           'DENSER', 'RecommenderRecipe', 'with_controls', 'in_order', 'implicit_loop', 'multimodal_recipes',
+           'closed_forms', 'without_graph', 'loss_loop', 'with_texts', 'without_part', 'by_softmax']
 
 # %% ../../nbs/40_recommenders/50_recipes.ipynb #983d0b85
 from collections.abc import Mapping
@@ -383,4 +383,18 @@ RECOMMENDER_RECIPES["toy-table"] = {
         "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")),
     **_toys(LOSSES), **_narrow_table()}
 GENERIC |= _generic_table()
+DENSER = {    # model in closed form -> choices for data of any density; those of TikTok are for sparse data
+    "ease": {"ridge": (20., 50., 200., 500.)}, "als": {"alpha": (5., 20., 40.)}, "pure_svd": {"n_factors": (16, 32, 64)},
+    "rp3beta": {"beta": (-.5, -.3, 0., .6)}, "walk": {"n_steps": (1, 2, 3, 4), "degree_power": (0., .5, .75)}}
+
+
+def _for_any_density() -> dict[str, RecommenderRecipe]:
+    "Models in closed form with more choices, and LightGCN with the softmax loss, trained until validation stops it."
+    closed = {name: replace(GENERIC[name], choices={**GENERIC[name].choices, **more}) for name, more in DENSER.items()}
+    longer = {one.model: replace(one, fit=replace(one.fit, n_epochs=200, patience=10, checkpoint_every=5))
+              for one in LOSSES.values()}
+    return {**closed, **longer}
+
+
+GENERIC |= _for_any_density()
 RECOMMENDER_RECIPES["generic"] = GENERIC

@@ -29,6 +29,23 @@ SPACES: dict[str, dict[str, tuple]] = {   # model that learns -> setting -> valu
     "lattice": {**_GRAPH, **_DECAY, "shape.n_neighbours": (5, 10, 20), "shape.skip_weight": (.5, .7, .9, 1.)},
     "bm3": {**_GRAPH, "shape.dropout": (.3, .5), "shape.align_weight": (0., .5, 1., 2.)}}
 
+_POPULARITY = {"shape.popularity": (0., .03, .1)}
+_RIDGES = {"shape.ridge": (10., 20., 50., 100., 200., 500., 1000., 2000.)}
+_WALK = {"shape.degree_power": (0., .25, .5, .75, 1.)}
+SPACES |= {    # in closed form
+    "item_knn_weighted": {"shape.k": (20, 50, 100, 200), "shape.weighting": ("ones", "idf", "bm25"),
+                          "shape.asymmetry": (.5, .8, 1.), **_POPULARITY},
+    "ease": {**_RIDGES, **_POPULARITY},
+    "ease_m": {**_RIDGES, "shape.feature_weight": (.1, .3, 1., 3.), **_POPULARITY},
+    "slim": {"shape.l1": (.03, .1, .3, 1.), "shape.l2": (5., 50., 200., 500.), **_POPULARITY},
+    "pure_svd": {"shape.n_factors": (16, 32, 64, 128), "shape.degree_power": (0., .5, 1.), **_POPULARITY},
+    "als": {"shape.n_factors": (16, 32, 64, 128), "shape.ridge": (10., 30., 60., 100.),
+            "shape.alpha": (1., 5., 10., 20., 40.), "shape.popularity": (0., .05)},
+    "rp3beta": {"shape.alpha": (.7, 1., 1.5), "shape.beta": (-.5, -.3, 0., .3, .6), **_POPULARITY},
+    "walk": {"shape.n_steps": (1, 2, 3, 4), **_WALK},
+    "damped_walk": {"shape.damping": (.1, .3, .5, .7, .9), **_WALK},
+    "walk_m": {"shape.n_steps": (1, 2, 3, 4), **_WALK, "shape.feature_weight": (.03, .1, .2, .3)}}
+
 _CONTRAST = {**_GRAPH, **_DECAY, "shape.contrast_temperature": (.1, .2, .5)}
 _WEIGHT = {"shape.contrast_weight": (.001, .01, .1, .5)}
 _MODAL_RATES = {**_RATES, **_DECAY, "shape.n_factors": (32, 64, 128)}
@@ -66,6 +83,8 @@ def _softmax_spaces() -> dict[str, dict[str, tuple]]:
 
 
 SPACES |= _softmax_spaces()
+SPACES["lightgcn_softmax"] = {**_GRAPH, **_DECAY, "shape.n_factors": (32, 64, 128),
+                              "fit.learning_rate": (2e-3, 5e-3, .012, .02), "shape.temperature": (.1, .15, .2, .3)}
 
 # %% ../../nbs/40_recommenders/54_spaces.ipynb #acb98baa
 def setting_of(

@@ -122,7 +122,8 @@ details.code { margin: .5rem 0; } details.code summary { color: #999; font-size:
 .output_subarea { overflow-x: auto; margin: .4rem 0; }
 table { border-collapse: collapse; font-size: 14px; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; border: 0; border-bottom: 1px solid #e8e8e8; }
-thead th { border-bottom: 2px solid #bbb; vertical-align: bottom; text-align: right !important; overflow-wrap: anywhere; min-width: 3.4rem; }
+thead th { border-bottom: 2px solid #bbb; vertical-align: bottom; text-align: right !important; }
+thead th { overflow-wrap: anywhere; min-width: 3.4rem; }
 th:first-child { white-space: nowrap; }
 th:first-child, td:first-child, .text_cell_render :is(th, td) { text-align: left; }
 tbody tr:hover { background: #f7f8fa; }

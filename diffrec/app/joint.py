@@ -190,8 +190,8 @@ def text_direction(
 
 @torch.no_grad()
 def user_scores(system: JointSystem, person: Person) -> Tensor:
-    "[I] the recommender's scores for a user; means over all users for the control and for a history without a like."
-    if not system.for_user or person.row is None and not len(person.events):
+    "[I] the recommender's scores for a user; means over all users for the control and for somebody without events."
+    if not system.for_user or not len(person.events):
         return system.mean_scores
     if person.row is None:
         return scores_of_history(system.recommender.model, person.events)
@@ -350,6 +350,24 @@ def reference_scales(
     return found
 
 # %% ../../nbs/90_app/16_joint.ipynb #b1945fac
+def _check_together(
+    data: Dataset,                           # the recommender's
+    ratings: Dataset,
+    sizes: Mapping[str, tuple[int, int]],    # part -> its users and items
+) -> None:
+    "Raise `ValueError` naming a part of other users or items; ids are compared where there are some."
+    for name, size in {"ratings": (ratings.n_users, ratings.n_items), **sizes}.items():
+        if size != (data.n_users, data.n_items):
+            raise ValueError(f"the {name} are of {size[0]} users and {size[1]} items, the recommender's data of "
+                             f"{data.n_users} and {data.n_items}")
+    for kind, own, other in (("user", data.users, ratings.users), ("item", data.items, ratings.items)):
+        differs = own["id"].astype(str).to_numpy() != other["id"].astype(str).to_numpy()
+        if differs.any():
+            row = int(differs.argmax())
+            raise ValueError(f"{kind} {row} is {other['id'].iloc[row]!r} in the ratings and {own['id'].iloc[row]!r} in the "
+                             "recommender's data: both need the same ids in the same order")
+
+
 def joint_system(
     recommender: Recommender,
     ratings: Dataset,            # of the same users and items, with splits train and valid
@@ -361,12 +379,8 @@ def joint_system(
 ) -> JointSystem:
     "Put the parts together; raises `ValueError` naming parts that are not of the same users and items."
     data, vectors = recommender.data, explainers.models["cora"].vectors
-    sizes = {"ratings": (ratings.n_users, ratings.n_items), "pictures": (data.n_users, len(embeddings)),
-             "vectors of the language model": (len(vectors.users), len(vectors.items))}
-    for name, size in sizes.items():
-        if size != (data.n_users, data.n_items):
-            raise ValueError(f"the {name} are of {size[0]} users and {size[1]} items, the recommender's data of "
-                             f"{data.n_users} and {data.n_items}")
+    _check_together(data, ratings, {"pictures": (data.n_users, len(embeddings)),
+                                    "vectors of the language model": (len(vectors.users), len(vectors.items))})
     if artist.adapter is None:
         raise ValueError(f"pictures for users need an adapter, {artist.recipe.model!r} has none")
     with warnings.catch_warnings(action="ignore"):      # long descriptions are cut alike for all

@@ -105,13 +105,15 @@ def train_joint(
 def open_joint(
     folder: str | Path,      # of `train_joint`
 ) -> JointParts:
-    "A trained joint system with its world; raises `FileNotFoundError` naming what is missing."
+    "A trained joint system with its world; raises `FileNotFoundError` or `ValueError` naming what is missing or unknown."
     folder = Path(folder)
     if not (folder / NOTE).is_file():
         raise FileNotFoundError(f"{folder} holds no joint system: it lacks {NOTE}; diffrec.train('demo', 'joint') "
                                 "makes one")
     noted = read_json(folder / NOTE, sealed=True)
-    return prepare_joint(folder, JointStudy(**{name: noted[name] for name in JointStudy.__dataclass_fields__}))
+    if unknown := noted.keys() - JointStudy.__dataclass_fields__.keys():
+        raise ValueError(f"{folder / NOTE} names the setting {min(unknown)!r}, which a joint system does not have")
+    return prepare_joint(folder, JointStudy(**noted))        # what an older note lacks has its default
 
 
 def load_joint(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HPS_FILES', 'SCORERS', 'NO_PROMPT', 'REFERENCES', 'add_compare', 'run_compare', 'add_score', 'pictures_of',
-           'prompts_of', 'targets_of', 'scorer_of', 'scorers_at_hand', 'readable', 'without_attributes', 'run_score']
+           'prompts_of', 'check_prompted', 'targets_of', 'scorer_of', 'scorers_at_hand', 'readable',
+           'without_attributes', 'run_score']
 
 # %% ../../nbs/90_app/86_judging.ipynb #da2dd16e
 import argparse
@@ -38,6 +39,9 @@ def add_compare(commands: Any) -> None:
 
 def run_compare(options: argparse.Namespace) -> str:
     "The difference as text, and as a picture if one is asked for."
+    kind = Path(options.picture).suffix
+    if options.picture and kind not in (".png", ".pdf"):
+        raise ValueError(f"--picture must end in .png or .pdf, got {options.picture!r}")
     from diffrec.studies.comparison import compare_users, plot_comparison, read_user_values
     from diffrec.studies.recommendation_lists import open_held_out
     held_out = open_held_out(options.test) if options.test else ""
@@ -51,9 +55,6 @@ def run_compare(options: argparse.Namespace) -> str:
     if not options.picture:
         return found.text()
     from diffrec.core.artifacts import atomic_path
-    kind = Path(options.picture).suffix
-    if kind not in (".png", ".pdf"):
-        raise ValueError(f"--picture must end in .png or .pdf, got {options.picture!r}")
     with atomic_path(options.picture) as temporary:
         plot_comparison(first, second, found).savefig(temporary, format=kind[1:], dpi=150)
     return f"{found.text()}\n\nThe picture is {options.picture}"
@@ -101,7 +102,7 @@ def pictures_of(folder: str | Path) -> dict[str, Path]:
 
 
 def prompts_of(options: argparse.Namespace, pictures: dict[str, Path]) -> list[str]:
-    "The prompt of each picture; raises `ValueError` naming a picture without one."
+    "The prompt of each picture, in their order; raises `ValueError` naming a picture without one, or with two."
     if not options.prompts:
         return [options.prompt] * len(pictures)
     if options.prompt:
@@ -109,10 +110,25 @@ def prompts_of(options: argparse.Namespace, pictures: dict[str, Path]) -> list[s
     from diffrec.data.tables import check_columns, read_frame
     table = read_frame(options.prompts)
     check_columns(options.prompts, table, ["picture", "prompt"])
+    if twice := table["picture"][table["picture"].duplicated()].tolist():
+        raise ValueError(f"{options.prompts} has more than one prompt for {twice[0]!r}")
     known = dict(zip(table["picture"], table["prompt"]))
     if lost := [name for name in pictures if name not in known]:
         raise ValueError(f"{options.prompts} has no prompt for {lost[0]!r}")
     return [known[name] for name in pictures]
+
+
+def check_prompted(
+    names: list[str],            # of scorers
+    prompts: dict[str, str],     # picture -> its prompt
+    table: str,                  # where they are from, "" if no file names them
+) -> None:
+    "Raise `ValueError` naming the first scorer that reads prompts, and the first picture that has none."
+    needy = [name for name in names if name not in NO_PROMPT]
+    empty = [name for name, prompt in prompts.items() if not prompt.strip()]
+    if needy and empty:
+        raise ValueError(f"{needy[0]} compares pictures with prompts: "
+                         + (f"the prompt of {empty[0]!r} in {table} is empty" if table else "give --prompt or --prompts"))
 
 # %% ../../nbs/90_app/86_judging.ipynb #cba24e7d
 def targets_of(folder: str | Path, pictures: dict[str, Path]) -> list[Path]:
@@ -237,11 +253,11 @@ def run_score(options: argparse.Namespace) -> str:
         if name not in SCORERS:
             raise unknown_name("scorer", name, SCORERS)
     pictures = pictures_of(options.folder)
-    prompts = prompts_of(options, pictures)
-    if not any(prompts) and (needy := [name for name in names if name not in NO_PROMPT]):
-        raise ValueError(f"{needy[0]} compares pictures with prompts: give --prompt or --prompts")
-    asked, pictures = dict(zip(pictures, prompts)), readable(pictures, options.skip_unreadable)
-    prompts, left_out = [asked[name] for name in pictures], [f"left out: {name} cannot be read" for name in asked if name not in pictures]
+    asked = dict(zip(pictures, prompts_of(options, pictures)))
+    check_prompted(names, asked, options.prompts)
+    pictures = readable(pictures, options.skip_unreadable)
+    prompts = [asked[name] for name in pictures]
+    left_out = [f"left out: {name} cannot be read" for name in asked if name not in pictures]
     names, unnamed = without_attributes(names, prompts)
     scorers, lines = scorers_at_hand(names, options, pictures)
     lines = [*left_out, *unnamed, *lines]

@@ -154,6 +154,21 @@ def user_differences(
     return values.join(corrected.rename("p_holm"))
 
 # %% ../../nbs/80_personal_images/66_studies.ipynb #e9e1c84e
+def _looks(
+    models: Sequence[str],
+) -> dict[str, dict[str, str]]:   # model -> arguments of a line
+    "A colour and marker for each model, the same in every panel; a shuffled control has its model's, dashed and hollow."
+    plain = [model for model in dict.fromkeys(model.removesuffix("_shuffled") for model in models) if model != "base"]
+    colors = {"base": "black", **{model: f"C{place % 10}" for place, model in enumerate(plain)}}
+    markers = {"base": "o", **{model: "sD^vPX*<>h"[place % 10] for place, model in enumerate(plain)}}
+    looks = {}
+    for model in models:
+        own = model.removesuffix("_shuffled")
+        control = {"linestyle": "--", "markerfacecolor": "white"} if own != model else {}
+        looks[model] = {"color": colors[own], "marker": markers[own], **control}
+    return looks
+
+
 def plot_by_ratings(
     rows: pd.DataFrame,            # result rows
     models: Sequence[str],         # in the order of the legend
@@ -165,18 +180,19 @@ def plot_by_ratings(
     groups = list(own["group"].unique())
     figure, axes = plt.subplots(1, len(groups), figsize=(4.4 * len(groups), 3.2), sharey=True, layout="constrained",
                                 squeeze=False)
+    looks, lines = _looks(models), {}
     for ax, group in zip(axes[0], groups):
         for place, model in enumerate(models):
             part = own[(own["group"] == group) & (own["model"] == model)].sort_values("count")
             if len(part):
                 spread = part["value"] - part["ci_low"], part["ci_high"] - part["value"]
-                ax.errorbar(part["count"] * 1.04**(place - len(models) / 2), part["value"], spread, marker="o",
-                            markersize=4, capsize=2, label=model)
+                lines[model] = ax.errorbar(part["count"] * 1.04**(place - len(models) / 2), part["value"], spread,
+                                           markersize=4, capsize=2, **looks[model])
         counts = sorted(own["count"].unique())
         ax.set(xscale="log", xlabel="ratings of the user", title=f"{group} users", xticks=counts, xticklabels=counts)
         ax.minorticks_off()
     axes[0, 0].set_ylabel(metric.replace("_", " "))
-    axes[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
+    axes[0, -1].legend(list(lines.values()), list(lines), fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return figure
 
 # %% ../../nbs/80_personal_images/66_studies.ipynb #05406da8
@@ -190,9 +206,10 @@ def plot_following(
     own = rows[(rows["versus"] == "") & rows["seed"].isna() & (rows["slice"] == slice)]
     table = own.pivot_table(index="model", columns="metric", values="value")[["liked_attributes", "followed"]].dropna()
     families = table.groupby(table.index.str.replace(r"_[\d.]+$", "", regex=True))
-    for place, (family, part) in enumerate(families):
+    looks = _looks(list(families.groups))
+    for family, part in families:
         part = part.sort_values("liked_attributes")
-        ax.plot(part["liked_attributes"], part["followed"], marker="osD^vPX*"[place % 8], linewidth=1, label=family)
+        ax.plot(part["liked_attributes"], part["followed"], linewidth=1, markersize=5, label=family, **looks[family])
     ax.set(xlabel="liked attributes, no text", ylabel="text followed", title=slice.replace("-", " users, ") + " ratings")
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return ax

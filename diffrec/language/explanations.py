@@ -7,7 +7,7 @@ __all__ = ['ExplanationRow', 'ExplanationPrompts', 'ExplanationBatch', 'explanat
            'ExplanationModel', 'choice_chances']
 
 # %% ../../nbs/75_language/36_explanations.ipynb #00000002
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ class ExplanationRow(NamedTuple):
     answer: list[int]   # with its end token
     user: int
     item: int
+    weights: list[float] | None = None   # of the answer's tokens in the loss; None: 1 each
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,26 @@ class ExplanationPrompts:
         explanation: Explanation,
         user: int,
         item: int,
+        weighted: Mapping[str, float] | None = None,   # phrase of the answer -> weight in the loss of the token after it
     ) -> ExplanationRow:
-        "One explanation."
+        "One explanation; raises `ValueError` naming a phrase that its answer lacks."
         before, after, space = chat_ends(self.tokenizer)
         prompt = [*self._ids(before, False), *self._ids(self.question.fill(title=text)[0]), *self._ids(after, False)]
         answer = self._ids(explanation_text(explanation))
-        return ExplanationRow(prompt, [*answer, self.tokenizer.eos_token_id], user, item)
+        weights = self._weights(explanation_text(explanation), weighted) if weighted else None
+        return ExplanationRow(prompt, [*answer, self.tokenizer.eos_token_id], user, item, weights)
+
+    def _weights(self, text: str, weighted: Mapping[str, float]) -> list[float]:
+        "A weight for each token of a text and for the end token."
+        spans = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True,
+                               return_offsets_mapping=True)["offset_mapping"]
+        weights = [1.] * (len(spans) + 1)
+        for phrase, weight in weighted.items():
+            if phrase not in text:
+                raise ValueError(f"the answer {text!r} lacks the phrase {phrase!r}")
+            begin = text.index(phrase) + len(phrase)
+            weights[next(place for place, (_, end) in enumerate(spans) if end > begin)] = weight
+        return weights
 
 # %% ../../nbs/75_language/36_explanations.ipynb #00000008
 class ExplanationBatch(NamedTuple):
@@ -65,6 +80,7 @@ class ExplanationBatch(NamedTuple):
     ids: Tensor        # [B, S] int64
     present: Tensor    # [B, S] bool, False at padding
     answers: Tensor    # [B, S] bool, tokens of answers
+    weights: Tensor    # [B, S] float32, of these tokens in the loss; 0 elsewhere
     users: Tensor      # [B] int64
     items: Tensor      # [B] int64
 
@@ -79,7 +95,12 @@ def explanation_batch(
     ids = [[*row.prompt, *row.answer, *[pad_id] * (width - len(row.prompt) - len(row.answer))] for row in rows]
     places = torch.arange(width)
     present = places < lengths[:, 1:]
-    return ExplanationBatch(torch.tensor(ids), present, present & (places >= lengths[:, :1]),
+    answers = present & (places >= lengths[:, :1])
+    weights = answers.float()
+    for place, row in enumerate(rows):
+        if row.weights is not None:
+            weights[place, answers[place]] = torch.tensor(row.weights)
+    return ExplanationBatch(torch.tensor(ids), present, answers, weights,
                             torch.tensor([row.user for row in rows]), torch.tensor([row.item for row in rows]))
 
 # %% ../../nbs/75_language/36_explanations.ipynb #00000009
@@ -111,11 +132,13 @@ def answer_loss(
     model: nn.Module,           # a causal language model, or a peft model of one
     batch: ExplanationBatch,
 ) -> Tensor:                    # scalar, nats a token
-    "Mean cross-entropy of the answers' tokens."
+    "Cross-entropy of the answers' tokens, their mean by weight."
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     states = causal.get_decoder()(input_ids=batch.ids, attention_mask=batch.present.long(), use_cache=False)
     logits = causal.get_output_embeddings()(states.last_hidden_state[:, :-1][batch.answers[:, 1:]])
-    return F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.answers[:, 1:]])
+    losses = F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.answers[:, 1:]], reduction="none")
+    weights = batch.weights[:, 1:][batch.answers[:, 1:]]
+    return (losses * weights).sum() / weights.sum()
 
 # %% ../../nbs/75_language/36_explanations.ipynb #00000010
 class ExplanationModel(nn.Module):
@@ -182,7 +205,7 @@ def choice_chances(
     if len(set(first)) < len(first):
         raise ValueError(f"phrases are distinguished by their first tokens, which {len(first) - len(set(first))} of "
                          f"{choices} share")
-    rows = [row._replace(answer=ids(text)) for row, text in zip(rows, begun, strict=True)]
+    rows = [row._replace(answer=ids(text), weights=None) for row, text in zip(rows, begun, strict=True)]
     causal, parts = model.model.get_base_model() if hasattr(model.model, "get_base_model") else model.model, []
     for at in range(0, len(rows), 256):
         batch = explanation_batch(rows[at:at + 256], tokenizer.pad_token_id)

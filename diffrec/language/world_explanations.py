@@ -70,6 +70,7 @@ class ExplanationStudy:
     id_dropout: Share = .03
     held_out: Share = .2                 # of the users with training events
     validation: Share = .05
+    decided: NonNegative = 4.            # weight, in an adapter's loss, of the rating and of the taste; of other tokens 1
     least_chance: Share = .16            # of a taste that is named
 
     def __post_init__(self):
@@ -120,16 +121,19 @@ def world_examples(
 
 
 QUESTION = Template("{title} Rate it and say why.", ("title",))
+_LIKES = "You like"       # a taste follows
 
 
 def world_rows(
     data: WorldTexts,
     tokenizer: Any,
     examples: pd.DataFrame,
+    decided: float = 1.,   # weight in the loss of the rating and of the taste, which depend on the user
 ) -> list[ExplanationRow]:
     "Examples as tokens; a prompt holds the item's description."
+    weighted = {'"rating": ': decided, _LIKES: decided} if decided != 1 else None
     prompts, descriptions = ExplanationPrompts(tokenizer, QUESTION), data.ratings.items["description"].to_numpy()
-    return [prompts.row(descriptions[row.item], Explanation(row.rating, row.response), row.user, row.item)
+    return [prompts.row(descriptions[row.item], Explanation(row.rating, row.response), row.user, row.item, weighted)
             for row in examples.itertuples()]
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #00000014
@@ -272,9 +276,10 @@ def trained_explainers(
     texts = world_tokenizer_texts(data, examples["train"])
     shape = settings.vocabulary_size, settings.hidden, settings.layers, settings.heads
     backbone = make_tiny_backbone(texts, *shape, seed)
-    rows = {group: world_rows(data, backbone.tokenizer, frame) for group, frame in examples.items()}
+    rows = {group: world_rows(data, backbone.tokenizer, frame, settings.decided) for group, frame in examples.items()}
+    unweighted = {group: [row._replace(weights=None) for row in own] for group, own in rows.items()}
     pad = backbone.tokenizer.pad_token_id
-    _learn(ExplanationModel(backbone.model), rows, settings.backbone_fit, settings.backbone_batch_size, pad, seed)
+    _learn(ExplanationModel(backbone.model), unweighted, settings.backbone_fit, settings.backbone_batch_size, pad, seed)
     check_copies(data, backbone, rows["valid"], settings.copied)
     models = {}
     for name in ("cora", "lora"):
@@ -284,9 +289,6 @@ def trained_explainers(
     return Explainers(backbone, models, settings.least_chance)
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #0000001d
-_LIKES = "You like"
-
-
 def taste_chances(
     model: ExplanationModel,
     tokenizer: Any,

@@ -31,6 +31,8 @@ FOUND_ON_TIKTOK = {    # model -> what its search found
     "mgcn": Found(0.01, {"n_layers": 4, "weight_decay": 0.0001, "contrast_weight": 0.01, "n_neighbours": 10}),
     "mmgcn": Found(0.005, {"weight_decay": 0.01, "n_factors": 32, "n_layers": 3}),
     "grcn": Found(0.002, {"weight_decay": 0.001, "n_factors": 32, "n_layers": 3, "n_routings": 1}),
+    "mmgcl": Found(0.002, {"n_layers": 4, "weight_decay": 0.005, "contrast_temperature": 0.1,
+                           "contrast_weight": 0.001, "edge_dropout": 0.5, "masked": 0.1}),
     "slmrec": Found(0.002, {"n_layers": 4, "weight_decay": 0.005, "contrast_temperature": 0.1,
                             "contrast_weight": 0.001, "n_modal_factors": 64})}
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ListMetric', 'Slice', 'CLOSED_FORM', 'RANKING', 'RATING', 'MULTIMODAL', 'RANKING_RIVALS', 'RATING_RIVALS', 'BY_LOSS',
            'LOSS_MODELS', 'LOSS_RIVALS', 'LABEL_EVALUATION', 'ROW_MODELS', 'PLAIN_GRAPHS', 'MODAL_GRAPHS',
-           'SHARED_SOFTMAX', 'OF_TABLE', 'TABLE_STUDY', 'NOT_ON_TIKTOK', 'ONE_SEED', 'FEW_OF_TABLE', 'TABLE_RIVALS',
-           'GRAPH_LISTS', 'WITHOUT_TEXTS', 'WITH_TEXTS', 'TEXT_MODELS', 'TEXT_RIVALS', 'PRESETS', 'RecommenderStudy']
+           'SHARED_SOFTMAX', 'OF_TABLE', 'TABLE_STUDY', 'ONE_SEED', 'FEW_OF_TABLE', 'TABLE_RIVALS', 'GRAPH_LISTS',
+           'WITHOUT_TEXTS', 'WITH_TEXTS', 'TEXT_MODELS', 'TEXT_RIVALS', 'PRESETS', 'RecommenderStudy']
 
 # %% ../../nbs/40_recommenders/51_presets.ipynb #0d252c50
 from dataclasses import dataclass, field
@@ -79,7 +79,6 @@ OF_TABLE = ("mf_bpr", "vbpr", "lightgcn", "lightgcn_m", "bm3", "lattice", "mult_
 TABLE_STUDY = ("popularity", "ease", "walk", "mf_bpr", "vbpr", "vbpr_no_features", *MULTIMODAL, "lightgcn_no_graph",
                "lightgcn_softmax", "lightgcn_softmax_no_graph", *ROW_MODELS, *PLAIN_GRAPHS, *MODAL_GRAPHS,
                *SHARED_SOFTMAX.values())
-NOT_ON_TIKTOK = ("mmgcl", "mmgcl_shuffled", "mmgcl_softmax")       # no trial is kept
 ONE_SEED = ("mult_vae", "diffrec", "diffrec_one_step", "l_diffrec", "l_diffrec_one_step")      # ten minutes each on TikTok
 FEW_OF_TABLE = ("popularity", "walk", "lightgcn", "lightgcn_no_graph", "lightgcn_softmax", "lightgcn_softmax_no_graph",
                 "mult_vae", "diffrec", "diffrec_one_step", "sgl", "sgl_no_contrast", "sgl_softmax", "freedom",
@@ -117,9 +116,8 @@ PRESETS: dict[str, RecommenderStudy] = {
     "tiktok-multimodal": RecommenderStudy("tiktok", MULTIMODAL, (0, 1, 2, 3, 4), dataset="tiktok", **GRAPH_LISTS),
     "tiktok-losses": RecommenderStudy("tiktok-losses", LOSS_MODELS, (0, 1, 2, 3, 4), dict.fromkeys(BY_LOSS, 1),
                                       rivals=LOSS_RIVALS, dataset="tiktok", **GRAPH_LISTS),
-    "tiktok-table": RecommenderStudy("tiktok", tuple(model for model in TABLE_STUDY if model not in NOT_ON_TIKTOK),
-                                     (0, 1, 2), dict.fromkeys(ONE_SEED, 1), rivals=TABLE_RIVALS, dataset="tiktok",
-                                     **GRAPH_LISTS),
+    "tiktok-table": RecommenderStudy("tiktok", TABLE_STUDY, (0, 1, 2), dict.fromkeys(ONE_SEED, 1), rivals=TABLE_RIVALS,
+                                     dataset="tiktok", **GRAPH_LISTS),
     "toy-likes": RecommenderStudy("toy-likes", ("popularity", "vbpr_no_features", "vbpr_shuffled", "vbpr"), rivals=TEXT_RIVALS,
                                    **GRAPH_LISTS),
     "ml-1m-likes": RecommenderStudy("ml-1m-likes", TEXT_MODELS, (0, 1, 2), rivals=TEXT_RIVALS, dataset="ml-1m-likes",

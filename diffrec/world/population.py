@@ -17,7 +17,6 @@ from scipy.stats import norm
 from ..core.seeds import rng_for
 from ..core.settings import unknown_name
 from .drawing import ATTRIBUTES, SHAPES, check_codes, sample_placements
-from .numbers import exponentials, powers
 
 # %% ../../nbs/10_world/40_population.ipynb #298bd8dd
 @dataclass(frozen=True)
@@ -110,11 +109,11 @@ def draw_items(
     rng, count = rng_for(config.seed, "items"), config.n_items
     columns = []
     for n_values in N_VALUES:
-        share = rng.permutation(powers(1. + np.arange(n_values), -config.skew))
+        share = rng.permutation((1. + np.arange(n_values)) ** -config.skew)
         columns.append(rng.choice(n_values, count, p=share / share.sum()))
-    weights = powers(1. + rng.permutation(count), -config.popularity)
+    weights = (1. + rng.permutation(count)) ** -config.popularity
     return Items(np.stack(columns, 1).astype(np.int64), sample_placements(count, rng), weights,
-                 powers(rng.uniform(.05, 1, count), config.exposure), _late(count, config.cold_items, rng))
+                 rng.uniform(.05, 1, count) ** config.exposure, _late(count, config.cold_items, rng))
 
 
 def _late(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -167,7 +166,7 @@ def draw_users(
     shared = (shared * config.shared_preference).astype(np.float32)
     bonus = PAIR_BONUS * (rng.random(count) < PAIR_SHARE)
     return Users(np.hstack(columns).astype(np.float32), shared, pairs, bonus.astype(np.float32),
-                 exponentials(log_activity), rng.normal(0, GENEROSITY, count), _late(count, config.cold_users, rng))
+                 np.exp(log_activity), rng.normal(0, GENEROSITY, count), _late(count, config.cold_users, rng))
 
 
 def _normal_quantiles(count: int) -> np.ndarray:

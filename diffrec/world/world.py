@@ -22,7 +22,6 @@ from ..core.seeds import rng_for
 from ..data.interactions import Dataset, Interactions
 from .captions import item_descriptions, item_titles, picture_features, word_counts
 from .drawing import render
-from .numbers import exponentials
 from .choice import draw_arrivals, event_probability
 from .population import (ITEM_KINDS, N_VALUES, TEST_BEGINS, Items, Users, WorldConfig, draw_items,
                                       draw_users, kind_numbers, world_config)
@@ -118,7 +117,7 @@ def kind_rates(
     users: np.ndarray,   # [B] int64
 ) -> np.ndarray:         # [B, 768] float64
     "Rate at which each user takes an item of each kind, for a unit of the item's weight."
-    weights = exponentials(world.config.preference_weight * world.users.kind_utilities(users))
+    weights = np.exp(world.config.preference_weight * world.users.kind_utilities(users).astype(np.float64))
     mass = np.bincount(world.items.kinds, world.items.weights * world.items.shown, len(ITEM_KINDS))
     return weights * (world.config.mean_events * world.users.activity[users] / (weights @ mass))[:, None]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from diffrec.app.cli import SYSTEMS, find_report
 from diffrec.app.joint_parts import COMPONENTS
@@ -24,7 +25,7 @@ from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, read_step_note, step_folders
 from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
-from stand_ins import write_sd15
+from stand_ins import write_sd15, write_sd35
 
 root = Path(__file__).parent.parent
 WORLD = find_report("world")
@@ -696,6 +697,25 @@ def test_a_preset_of_a_published_model_says_all_that_is_missing_before_any_work(
     with pytest.raises(Exception, match=r"(?s)lacks 2 things.*encoder of zoo 'sd35-medium'.*stabilityai/stable-diffusion-3.5-medium"):
         run_step(step, project, progress=False)
     assert not (project / "outputs/large/encoded").exists()
+
+
+@pytest.mark.xdist_group("run_own")
+def test_the_preset_of_stable_diffusion_35_runs_from_pictures_to_judged_drawings(project: Path, monkeypatch: pytest.MonkeyPatch):
+    "Its sizes are changed, for seconds of a CPU; the models are stand-ins with the names, files and text encoders of the true ones."
+    write_sd35(project / "data/models", project / "data/zoo")
+    monkeypatch.setenv("DIFFREC_DATA", str(project / "data"))
+    changes = {"training.size": 128, "training.fit.device": "cpu", "training.fit.n_epochs": 1, "training.repeats": 1,
+               "training.fit.warmup_steps": 1, "drawing.n_steps": 2, "drawing.n_pictures": 1}
+    step = at_defaults("27_train_own_lora", "sd35", preset="sd35-medium", out="outputs/sd35", changes=changes)
+    assert run_step(step, project, progress=False)
+    encoders = read_json(project / "outputs/sd35/config.json")["data"]
+    assert len({"vae", "text_encoder", "text_encoder_2", "text_encoder_3"} & set(encoders)) == 4, "the third text encoder is read too"
+    [lora] = (project / "outputs/sd35/loras").glob("*/lora")
+    learned = load_file(next(lora.glob("*.safetensors")))
+    assert any("transformer_blocks.0.attn2." in name for name in learned), "a dual layer has attention that version 3 has not"
+    assert any(weights.any() for name, weights in learned.items() if "lora_B" in name), "a LoRA begins at zero, and learned nothing"
+    rows = read_rows(project / "outputs/sd35/results.parquet")
+    assert {"clip_score", "clip_i_held_out", "failure_rate"} <= set(rows["metric"]) and {"base", "lora"} == set(rows["model"])
 
 
 @pytest.mark.xdist_group("run_own")

@@ -216,8 +216,8 @@ def scale_sentences(
     slopes: pd.DataFrame,     # from `slope_rows`
     dataset: str,             # of the large epoch, "USERSxITEMS"
     limit_gib: float,         # of its peak memory
-) -> str:
-    "Slopes, peak and cost of the large epoch, and how good the estimates were."
+) -> list[str]:
+    "A sentence each: slopes, peak and cost of the large epoch, and how good the estimates were."
     def listed(metric: str) -> str:
         return "; ".join(f"`{row.model}` {row.value:.2f}" for row in slopes[slopes["metric"] == metric].itertuples())
 
@@ -225,11 +225,11 @@ def scale_sentences(
     large, ratio = table.xs(dataset, level="dataset").iloc[0], table["estimate_ratio"]
     users, items = (f"{int(size):,}" for size in dataset.split("x"))
     gib = large["peak_mib"] / 1024
-    return (f"Slope of the whole process: {listed('slope')}. Above the memory held before: {listed('slope_above')}. "
+    return [f"Slope of the whole process: {listed('slope')}; of the memory above what was held before: {listed('slope_above')}.",
             f"One epoch of {users} users, {items} items and {int(large['n_events']):,} events peaks at {gib:.1f} GiB "
             f"({'under' if gib < limit_gib else 'over'} the limit of {limit_gib}) and costs "
-            f"{large['epoch_cpu_seconds']:.0f} CPU seconds of one thread. "
-            f"Estimates are between {ratio.min():.2f} and {ratio.max():.2f} of the measured peak.")
+            f"{large['epoch_cpu_seconds']:.0f} CPU seconds of one thread.",
+            f"Estimates are between {ratio.min():.2f} and {ratio.max():.2f} of the measured peak."]
 
 # %% ../../nbs/50_graph_diffusion/74_scale.ipynb #4ec9d4a8
 def whole_cost(

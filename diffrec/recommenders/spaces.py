@@ -46,6 +46,7 @@ SPACES |= {    # in closed form
     "damped_walk": {"shape.damping": (.1, .3, .5, .7, .9), **_WALK},
     "walk_m": {"shape.n_steps": (1, 2, 3, 4), **_WALK, "shape.feature_weight": (.03, .1, .2, .3)}}
 
+# %% ../../nbs/40_recommenders/54_spaces.ipynb #5c0a7e11
 _CONTRAST = {**_GRAPH, **_DECAY, "shape.contrast_temperature": (.1, .2, .5)}
 _WEIGHT = {"shape.contrast_weight": (.001, .01, .1, .5)}
 _MODAL_RATES = {**_RATES, **_DECAY, "shape.n_factors": (32, 64, 128)}

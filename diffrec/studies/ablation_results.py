@@ -17,11 +17,10 @@ import pandas as pd
 from ..core.artifacts import result_rows, write_rows, write_table
 from ..core.seeds import rng_for
 from ..evaluation.inference import bootstrap, mean_estimate, percentile_interval
-from ..evaluation.rows import metric_name, over_seeds
+from ..evaluation.rows import is_shown, metric_name, over_seeds
 from ..evaluation.summary import summarise_ranking
 from ..figures.effects import INTERACTION, plot_importance, plot_interaction
 from ..figures.style import save_figure
-from .findings import is_shown
 from .ablations import Ablated
 from .tables import results_table
 
@@ -172,7 +171,8 @@ def ablation_table(
     for slice_ in dict.fromkeys(plain["slice"]):
         metrics = [(metric, None if pd.isna(k) else int(k)) for metric, k in asked.itertuples(index=False)]
         of_cells = rows[~rows["metric"].str.startswith("importance(")]
-        shown = results_table(of_cells, metrics, slice=slice_, digits=digits, split=rows["split"].iloc[0])
+        shown = results_table(of_cells, metrics, slice=slice_, digits=digits, split=rows["split"].iloc[0],
+                              as_given=True)
         shown = shown.rename(columns=lambda name: f"{name.split(minus)[0]}{minus}base" if minus in name else name)
         more = shown if slice_ == "all" else shown.add_prefix(f"{slice_}: ")
         table = table.merge(more, left_on="model", right_index=True, how="left")

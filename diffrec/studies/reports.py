@@ -121,8 +121,10 @@ details.code { margin: .5rem 0; } details.code summary { color: #999; font-size:
 .highlight { background: #f7f8fa; padding: .7rem .9rem; border-radius: 4px; }
 .output_subarea { overflow-x: auto; margin: .4rem 0; }
 table { border-collapse: collapse; font-size: 14px; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .75rem; text-align: right; border: 0; border-bottom: 1px solid #e8e8e8; white-space: nowrap; }
-thead th { border-bottom: 2px solid #bbb; white-space: normal; vertical-align: bottom; }
+th, td { padding: .3rem .6rem; text-align: right; border: 0; border-bottom: 1px solid #e8e8e8; }
+thead th { border-bottom: 2px solid #bbb; vertical-align: bottom; text-align: right !important; }
+thead th { overflow-wrap: anywhere; min-width: 3.4rem; }
+th:first-child { white-space: nowrap; }
 th:first-child, td:first-child, .text_cell_render :is(th, td) { text-align: left; }
 tbody tr:hover { background: #f7f8fa; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: 14px; margin: 1rem 0 2rem; }

@@ -176,6 +176,9 @@ def stub(top: Path, source: str) -> Path:
     return top
 
 
+# A job that a script puts into the background (`pytest ... &`) inherits SIGINT ignored, and so would what this test starts: these processes
+# set what a terminal or a script would give them.
+AT_TERMINAL, IN_BACKGROUND = (f"import signal\nsignal.signal(signal.SIGINT, signal.{handler})\n" for handler in ("default_int_handler", "SIG_IGN"))
 RUN = ("import sys\nfrom diffrec.app import cli\nfrom diffrec.recommenders.steps import world_step\nfrom diffrec.studies.pipeline import run_steps\n"
        "cli.run_command = lambda options: run_steps([world_step('outputs/x'), world_step('outputs/y')], '.', 2, progress=False)\ncli.main(['list'])")
 
@@ -187,9 +190,10 @@ def test_a_defect_is_one_line_and_the_exit_code_is_1(tmp_path: Path):
     assert list((tmp_path / "outputs").rglob("*.failed.ipynb")) and not (tmp_path / "outputs/x/10_prepare_world.ipynb").exists()
 
 
-def started(top: Path, *places: str) -> subprocess.Popen:
-    "A process that runs the steps of a stub, once its notebooks run."
-    process = subprocess.Popen([sys.executable, "-c", RUN], cwd=top, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def started(top: Path, before: str, *places: str) -> subprocess.Popen:
+    "A process that runs the steps of a stub, once its notebooks run; `before` is run first."
+    process = subprocess.Popen([sys.executable, "-c", before + RUN], cwd=top, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
     until = time.monotonic() + 90
     while not all((top / place).exists() for place in places):
         assert time.monotonic() < until and process.poll() is None, process.communicate()
@@ -197,24 +201,56 @@ def started(top: Path, *places: str) -> subprocess.Popen:
     return process
 
 
-def test_a_second_process_is_told_who_runs_the_step_and_ctrl_c_ends_the_first(tmp_path: Path):
-    source = ("import os, time\nfrom pathlib import Path\nfrom diffrec.core.locks import one_writer\nPath(out + '.pid').write_text(str(os.getpid()))\n"
-              "try:\n    time.sleep(200)\nfinally:\n    Path(out + '.ended').write_text('')")
-    stub(tmp_path, source)
-    first = started(tmp_path, "outputs/x/data.pid", "outputs/y/data.pid")
+def ended(process: subprocess.Popen, signum: int) -> str:
+    "What a process writes to stderr that ends after a signal; one that goes on is killed and reported with what it started."
+    process.send_signal(signum)
     try:
-        second = subprocess.run([sys.executable, "-c", RUN], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert re.search(rf"10_prepare_world.ipynb is being written by process {first.pid} \(since \d{{4}}-", complaint_of(second))
-        first.send_signal(signal.SIGINT)
-        _, text = first.communicate(timeout=60)
-    finally:
-        first.kill()
-    assert first.returncode == 130 and text.strip().splitlines()[-1] == "diffrec: stopped; what is done is kept, and the same command goes on from there"
-    for folder in (tmp_path / "outputs/x", tmp_path / "outputs/y"):
+        return process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        found = subprocess.run(["ps", "-eo", "pid,ppid,pgid,stat,wchan:20,ignored,caught,etimes,args"], capture_output=True, text=True).stdout
+        found = "\n".join(line for line in found.splitlines() if "ipykernel" in line or f" {process.pid} " in line)
+        process.kill()
+        pytest.fail(f"went on for 60 s after signal {signum}: {process.communicate()}\n{found}")
+
+
+SLEEPS = ("import os, time\nfrom pathlib import Path\nPath(out + '.pid').write_text(str(os.getpid()))\n"
+          "try:\n    time.sleep(200)\nfinally:\n    Path(out + '.ended').write_text('')")
+STOPPED = "diffrec: stopped; what is done is kept, and the same command goes on from there"
+
+
+def check_nothing_is_left(top: Path):
+    for folder in (top / "outputs/x", top / "outputs/y"):
         assert (folder / "data.ended").exists() and not (folder / "10_prepare_world.ipynb").exists()
         assert not [path for path in folder.rglob("*") if path.name.endswith(".part")]
         with pytest.raises(ProcessLookupError):
             os.kill(int((folder / "data.pid").read_text()), 0)
+
+
+def test_a_second_process_is_told_who_runs_the_step_and_ctrl_c_ends_the_first(tmp_path: Path):
+    stub(tmp_path, SLEEPS)
+    first = started(tmp_path, AT_TERMINAL, "outputs/x/data.pid", "outputs/y/data.pid")
+    try:
+        second = subprocess.run([sys.executable, "-c", RUN], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert re.search(rf"10_prepare_world.ipynb is being written by process {first.pid} \(since \d{{4}}-", complaint_of(second))
+        text = ended(first, signal.SIGINT)
+    finally:
+        first.kill()
+    assert first.returncode == 130 and text.strip().splitlines()[-1] == STOPPED
+    check_nothing_is_left(tmp_path)
+
+
+def test_a_job_in_the_background_outlives_ctrl_c_and_ends_with_its_kernels_when_it_is_killed(tmp_path: Path):
+    stub(tmp_path, SLEEPS)
+    job = started(tmp_path, IN_BACKGROUND, "outputs/x/data.pid", "outputs/y/data.pid")
+    try:
+        job.send_signal(signal.SIGINT)                      # of the terminal whose script started it
+        time.sleep(1)
+        assert job.poll() is None and not list(tmp_path.rglob("data.ended"))
+        text = ended(job, signal.SIGTERM)
+    finally:
+        job.kill()
+    assert job.returncode == 130 and text.strip().splitlines()[-1] == STOPPED
+    check_nothing_is_left(tmp_path)
 
 
 def test_importing_the_package_is_light_and_its_names_are_there():

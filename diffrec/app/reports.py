@@ -7,7 +7,7 @@ __all__ = ['JOINT_RUNS', 'JOINT_SYSTEM', 'joint_steps']
 
 # %% ../../nbs/90_app/80_reports.ipynb #7b0e2232
 from .joint_presets import JOINT_PRESETS, JointStudy
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/90_app/80_reports.ipynb #818be862
@@ -18,8 +18,8 @@ def joint_steps(
     quick: bool,     # trained on next to nothing
 ) -> list[Step]:
     "A joint system, and its answers beside those of its control."
-    preset, folder = ("toy", "outputs/joint-quick") if quick else ("demo", "outputs/joint/demo")
-    out = f"{folder}/reports/joint" if quick else "outputs/reports/joint"
+    preset = "toy" if quick else "demo"
+    folder, out = report_places("joint", quick, folder="outputs/joint/demo")
     trained = Step(JOINT_RUNS[0], f"{folder}/{JOINT_RUNS[0]}.ipynb", {"preset": preset, "out": folder},
                    reads=("data/explanations",))
     answered = {"preset": preset, "out": folder, "report": out}

@@ -14,7 +14,7 @@ from .presets import FORMS, PRESETS, control_name
 from ..recommenders.presets import MODAL_GRAPHS, MULTIMODAL, RecommenderStudy
 from ..recommenders.steps import (
     BY_LISTS, ON_GRAPHS, TIKTOK_FILES, preset_data, study_steps, tiktok_places)
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #6370d3ec
@@ -48,7 +48,7 @@ def loss_steps(
     settings = "toy" if quick else "tiktok"
     steps = [prepared, *study_steps(BY_LISTS, f"{settings}-losses", prepared, data, f"{folder}/losses", name,
                                     f"{out}/trials")]
-    graph_trials = "outputs/reports/tiktok_diffmm/trials"
+    graph_trials = report_places("tiktok_diffmm", False)[1] + "/trials"
     if quick:
         graph_trials = f"{folder}/graphs/trials"
         steps += study_steps(ON_GRAPHS, "toy-diffmm", prepared, data, f"{folder}/graphs", name)
@@ -110,8 +110,7 @@ def graph_cost_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "What an epoch costs, by part, beside the published formulas."
-    folder, prepared, data, _ = tiktok_places("graph_benchmarks", quick)
-    out = f"{folder}/report" if quick else "outputs/reports/graph_benchmarks"
+    _, prepared, data, out = tiktok_places("graph_benchmarks", quick, quick_report="report")
     return [prepared, Step("71_benchmark_graphs", f"{out}/report.ipynb",
                            {"data": data, "out": out, **({} if quick else COSTS)}, (prepared.output,))]
 
@@ -120,7 +119,7 @@ def scale_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "Memory and time for catalogues of growing size."
-    out = "outputs/graph_scale-quick/report" if quick else "outputs/reports/graph_scale"
+    _, out = report_places("graph_scale", quick, quick_report="report")
     return [Step("72_scale_graphs", f"{out}/report.ipynb", {"out": out, **({} if quick else SCALE)})]
 
 
@@ -128,13 +127,11 @@ def map_steps(
     quick: bool,     # four points of a toy map
 ) -> list[Step]:
     "What generated edges add, over embedded worlds of many kinds."
-    name = "when_graphs_help"
+    folder, out = report_places("when_graphs_help", quick, quick_report="report")
     if quick:
-        return [Step("65_map_graphs", f"outputs/{name}-quick/report/report.ipynb",
-                     {"folder": f"outputs/{name}-quick/worlds", "out": f"outputs/{name}-quick/report"})]
-    real = [f"outputs/reports/tiktok_{system}" for system in FORMS]
-    return [Step("65_map_graphs", f"outputs/reports/{name}/report.ipynb",
-                 {"preset": "worlds", "folder": f"outputs/{name}", "real": real, "out": f"outputs/reports/{name}"},
+        return [Step("65_map_graphs", f"{out}/report.ipynb", {"folder": f"{folder}/worlds", "out": out})]
+    real = [report_places(f"tiktok_{system}", False)[1] for system in FORMS]
+    return [Step("65_map_graphs", f"{out}/report.ipynb", {"preset": "worlds", "folder": folder, "real": real, "out": out},
                  reads=tuple(real))]
 
 # %% ../../nbs/50_graph_diffusion/90_reports.ipynb #c50d185d

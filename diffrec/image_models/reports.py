@@ -7,7 +7,7 @@ __all__ = ['IMAGE_SYSTEM', 'zoo_steps']
 
 # %% ../../nbs/60_image_models/90_reports.ipynb #58298f75
 from .presets import PRESETS, ImageModelStudy
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/60_image_models/90_reports.ipynb #47bf9c56
@@ -15,10 +15,10 @@ def zoo_steps(
     quick: bool,     # a toy zoo, whose models draw noise
 ) -> list[Step]:
     "The small models beside their controls."
-    out = "outputs/zoo-quick/reports/zoo" if quick else "outputs/reports/zoo"
+    folder, out = report_places("zoo", quick)
     if not quick:
         return [Step("44_evaluate_zoo", f"{out}/report.ipynb", {"preset": "tiny", "models": "data/zoo", "out": out})]
-    trained = Step("12_pretrain_zoo", "outputs/zoo-quick/12_pretrain_zoo.ipynb", {"preset": "toy"})
+    trained = Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb", {"preset": "toy"})
     return [trained, Step("44_evaluate_zoo", f"{out}/report.ipynb", {"preset": "toy", "out": out}, (trained.output,))]
 
 

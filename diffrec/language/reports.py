@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .presets import PRESETS, LanguageStudy
 from ..recommenders.steps import ML_1M_FILES, dataset_step, preset_data, study_steps, world_step
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/75_language/90_reports.ipynb #00000005
@@ -23,9 +23,8 @@ def language_steps(
 ) -> list[Step]:
     "Language models on ML-1M beside their controls and encoders."
     name = "ml-1m_language"
-    folder = f"outputs/{name}-quick" if quick else "outputs/ml-1m"
+    folder, out = report_places(name, quick, folder="outputs/ml-1m")
     prepared = world_step(folder, "toy") if quick else dataset_step("ml-1m")
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     preset, data = ("toy", f"{folder}/data/ratings") if quick else ("ml-1m-tiny", f"{folder}/data")
     steps = study_steps(RUNS, preset, prepared, data, f"{folder}/language/rating", name, f"{out}/trials")
     report = Step("60_report", f"{out}/report.ipynb", {"folder": f"{folder}/language", "out": out, "printed": "ml-1m"},
@@ -40,10 +39,8 @@ def language_cost_steps(
     quick: bool,     # toy sizes, on the toy world
 ) -> list[Step]:
     "Costs of language models beside the plain ways."
-    name = "language_benchmarks"
-    folder = f"outputs/{name}-quick"
+    folder, out = report_places("language_benchmarks", quick)
     prepared = world_step(folder, "toy") if quick else dataset_step("ml-1m")
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     parameters = {"out": out, **({"data": f"{folder}/data/ratings"} if quick else LANGUAGE_COSTS)}
     return [prepared, Step("74_benchmark_language", f"{out}/report.ipynb", parameters, (prepared.output,))]
 
@@ -56,9 +53,7 @@ def world_explanation_steps(
     quick: bool,     # one toy world
 ) -> list[Step]:
     "Models that explain, in several worlds, beside their control."
-    name = "world_explanations"
-    folder = f"outputs/{name}-quick"
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
+    folder, out = report_places("world_explanations", quick)
     parameters = {"preset": "toy" if quick else "demo", "seeds": [1] if quick else list(HELD_OUT_WORLDS), "out": out,
                   "store": f"{folder}/explainers" if quick else SHIPPED_EXPLAINERS}
     return [Step("46_explain_world", f"{out}/report.ipynb", parameters)]
@@ -68,12 +63,11 @@ def explanation_steps(
     quick: bool,     # with the models of one toy world
 ) -> list[Step]:
     "What the shipped models say, beside their control."
+    _, out = report_places("explanations", quick)
     if not quick:
-        out = "outputs/reports/explanations"
         return [Step("31_generate_explanations", f"{out}/report.ipynb", {"models": SHIPPED_EXPLAINERS, "out": out},
                      reads=(SHIPPED_EXPLAINERS,))]
     (trained,) = world_explanation_steps(True)
-    out = "outputs/explanations-quick/reports/explanations"
     return [trained, Step("31_generate_explanations", f"{out}/report.ipynb",
                           {"models": trained.parameters["store"], "out": out}, (trained.output,))]
 

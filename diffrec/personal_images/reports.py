@@ -8,7 +8,7 @@ __all__ = ['IMAGE_RUNS', 'PERSONAL_SYSTEM', 'world_image_steps', 'personalisatio
 # %% ../../nbs/80_personal_images/90_reports.ipynb #67f7311e
 from .presets import PRESETS, PersonalStudy
 from ..recommenders.steps import PICTURE_WORLDS, study_steps, world_step
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/80_personal_images/90_reports.ipynb #077cca77
@@ -20,9 +20,8 @@ def world_image_steps(
 ) -> list[Step]:
     "Pictures that are drawn for users of the world, beside every control."
     name = "world_image_lora"
-    folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
+    folder, out = report_places(name, quick)
     prepared = world_step(folder, "toy") if quick else PICTURE_WORLDS["world"]
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     preset, data = ("toy" if quick else "world"), prepared.parameters["out"]
     trained, evaluated = study_steps(IMAGE_RUNS, preset, prepared, data, f"{folder}/models", name, f"{out}/trials")
     report = Step(evaluated.notebook, f"{out}/report.ipynb", {**evaluated.parameters, "report": out}, evaluated.needs)
@@ -33,24 +32,22 @@ def personalisation_steps(
     quick: bool,     # few resamples
 ) -> list[Step]:
     "What pictures made for users gain, from the values that three reports keep."
-    name, sources = "world_personalisation", {"prior": "world_prior", "images": "world_image_lora", "pictures": "world_pictures"}
-    folder = f"outputs/{name}-quick/reports/{name}" if quick else f"outputs/reports/{name}"
-    kept = {part: f"outputs/reports/{report}" for part, report in sources.items()}
+    sources = {"prior": "world_prior", "images": "world_image_lora", "pictures": "world_pictures"}
+    _, out = report_places("world_personalisation", quick)
+    kept = {part: report_places(report, False)[1] for part, report in sources.items()}
     files = {"prior": ("uplifts.parquet", "judged.parquet"), "images": ("trials",), "pictures": ("judged.parquet",)}
     reads = tuple(f"{kept[part]}/{file}" for part, own in files.items() for file in ("config.json", "results.parquet", *own))
-    parameters = {**kept, "out": folder, "n_resamples": 200 if quick else 2000}
-    return [Step("55_test_personalisation", f"{folder}/report.ipynb", parameters, reads=reads)]
+    parameters = {**kept, "out": out, "n_resamples": 200 if quick else 2000}
+    return [Step("55_test_personalisation", f"{out}/report.ipynb", parameters, reads=reads)]
 
 # %% ../../nbs/80_personal_images/90_reports.ipynb #5c1e8a07
 def judge_steps(
     quick: bool,     # the toy world
 ) -> list[Step]:
     "Judges of generated pictures, beside the truth."
-    name = "world_judges"
-    folder, preset = (f"outputs/{name}-quick", "toy") if quick else (f"outputs/{name}", "world")
+    folder, out = report_places("world_judges", quick)
     world = world_step(folder, "toy") if quick else PICTURE_WORLDS["demo"]
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
-    compared = {"preset": preset, "data": world.parameters["out"], "work": f"{folder}/pictures", "out": out}
+    compared = {"preset": "toy" if quick else "world", "data": world.parameters["out"], "work": f"{folder}/pictures", "out": out}
     return [world, Step("56_compare_judges", f"{out}/report.ipynb", compared, (world.output,))]
 
 # %% ../../nbs/80_personal_images/90_reports.ipynb #e08fc79d

@@ -13,7 +13,7 @@ from typing import Any
 
 from .presets import PRESETS, PriorEvaluation, PriorTraining, prior_study
 from ..recommenders.steps import PICTURE_WORLDS, world_step
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/70_priors/90_reports.ipynb #4a67fab5
@@ -31,10 +31,10 @@ def world_prior_steps(
     quick: bool,     # the toy world, one seed
 ) -> list[Step]:
     "Priors in the embedded world, beside every control."
-    folder, preset = ("outputs/world_prior-quick", "toy") if quick else ("outputs/world_prior", "world")
+    folder, out = report_places("world_prior", quick)
+    preset = "toy" if quick else "world"
     world = world_step(folder, "toy") if quick else PICTURE_WORLDS["world"]
     trained = train_step(preset, world, f"{folder}/priors")
-    out = f"{folder}/reports/world_prior" if quick else "outputs/reports/world_prior"
     evaluated = {"preset": preset, "data": world.parameters["out"],
                  "priors": trained.parameters["out"], "out": out, "store": f"{folder}/draws", "trials": f"{out}/trials"}
     return [world, trained, Step("42_evaluate_prior", f"{out}/report.ipynb", evaluated, (trained.output,))]
@@ -47,22 +47,21 @@ def picture_steps(
     "Pictures that users would like, beside every control."
     if quick:
         return _quick_pictures(name)
+    folder, out = report_places(name, quick)
     if name == "pictures":
         world, preset = world_step("outputs/world"), "demo"
-        trained = train_step(preset, world, f"outputs/{name}/priors")
+        trained = train_step(preset, world, f"{folder}/priors")
     else:
         (world, trained), preset = world_prior_steps(False)[:2], "world"
-    out = f"outputs/reports/{name}"
     drawn = {"preset": preset, "data": world.parameters["out"], "priors": trained.parameters["out"],
-             "work": f"outputs/{name}/pictures", "out": out}
+             "work": f"{folder}/pictures", "out": out}
     return [world, trained, Step("30_generate_images", f"{out}/report.ipynb", drawn, (trained.output,))]
 
 # %% ../../nbs/70_priors/90_reports.ipynb #41d7f4ca
 def _quick_pictures(name: str) -> list[Step]:
     "The same with a toy zoo and the toy world."
-    folder = f"outputs/{name}-quick"
-    models, world = f"{folder}/zoo", world_step(folder, "toy")
-    priors, out = f"{folder}/priors", f"{folder}/reports/{name}"
+    folder, out = report_places(name, True)
+    models, priors, world = f"{folder}/zoo", f"{folder}/priors", world_step(folder, "toy")
     zoo = Step("12_pretrain_zoo", f"{folder}/12_pretrain_zoo.ipynb", {"out": models, "work": f"{models}/runs"})
     trained = Step("23_train_prior", f"{priors}/23_train_prior.ipynb",
                    {"preset": "toy", "changes": {"encoder": models}, "data": world.parameters["out"], "out": priors},
@@ -76,8 +75,7 @@ def simulation_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "Four users whose preferences are known, so that the best possible draws can be computed."
-    folder = "outputs/simulation-quick" if quick else "outputs/simulation"
-    out = f"{folder}/reports/simulation" if quick else "outputs/reports/simulation"
+    folder, out = report_places("simulation", quick)
     parameters = {"preset": "toy" if quick else "full", "out": out, "work": folder}
     return [Step("43_simulate", f"{out}/report.ipynb", parameters)]
 
@@ -86,7 +84,7 @@ def prior_cost_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "What training and sampling cost, the released prior beside the default."
-    out = "outputs/prior_benchmarks-quick/reports/prior_benchmarks" if quick else "outputs/reports/prior_benchmarks"
+    _, out = report_places("prior_benchmarks", quick)
     return [Step("73_benchmark_priors", f"{out}/report.ipynb", {"preset": "toy" if quick else "full", "out": out})]
 
 # %% ../../nbs/70_priors/90_reports.ipynb #1b4f719e

@@ -12,7 +12,7 @@ from pathlib import Path
 from .presets import PRESETS, RecommenderStudy
 from .steps import (
     BY_LABELS, BY_LISTS, ML_1M_FILES, TIKTOK_FILES, dataset_step, preset_data, study_steps, tiktok_places, world_step)
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #8d7df079
@@ -26,13 +26,12 @@ def world_steps(
     quick: bool,     # the toy world, one seed
 ) -> list[Step]:
     "The embedded world: events by lists, ratings by labels."
-    folder = "outputs/world-quick" if quick else "outputs/world"
+    folder, out = report_places("world", quick)
     world = world_step(folder, "toy" if quick else "demo")
     ranking = study_steps(BY_LISTS, "toy-ranking" if quick else "world", world, f"{folder}/data",
                           f"{folder}/ranking", "world")
     rating = study_steps(BY_LABELS, "toy-ratings" if quick else "world-ratings", world, f"{folder}/data/ratings",
                          f"{folder}/rating", "world")
-    out = f"{folder}/reports/world" if quick else "outputs/reports/world"
     return [world, *ranking, *rating, _report_step(folder, out, [ranking[-1], rating[-1]])]
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #a09190f3
@@ -41,12 +40,11 @@ def public_steps(
     dataset: str,    # "tiktok" or "ml-1m"
 ) -> list[Step]:
     "A public data set, by lists or by labels."
-    folder = f"outputs/{dataset}-quick" if quick else f"outputs/{dataset}"
+    folder, out = report_places(dataset, quick)
     prepared, by_lists = world_step(folder, "toy") if quick else dataset_step(dataset), dataset == "tiktok"
     part, runs = ("ranking", BY_LISTS) if by_lists else ("rating", BY_LABELS)
     preset = ("toy-ranking" if by_lists else "toy-ratings") if quick else dataset
     data = f"{folder}/data" if by_lists or not quick else f"{folder}/data/ratings"
-    out = f"{folder}/reports/{dataset}" if quick else f"outputs/reports/{dataset}"
     steps = study_steps(runs, preset, prepared, data, f"{folder}/{part}", dataset, f"{out}/trials")
     return [prepared, *steps, _report_step(folder, out, steps[-1:])]
 
@@ -56,9 +54,8 @@ def text_steps(
 ) -> list[Step]:
     "The likes of ML-1M as events, with vectors of titles as features."
     name = "ml-1m-likes"
-    folder = f"outputs/{name}-quick" if quick else f"outputs/{name}"
+    folder, out = report_places(name, quick)
     prepared = world_step(folder, "toy") if quick else dataset_step(name)
-    out = f"{folder}/reports/{name}" if quick else f"outputs/reports/{name}"
     steps = study_steps(BY_LISTS, "toy-likes" if quick else name, prepared, f"{folder}/data", f"{folder}/ranking", name,
                         f"{out}/trials")
     return [prepared, *steps, _report_step(folder, out, steps[-1:])]
@@ -72,7 +69,7 @@ def table_steps(
     folder, prepared, data, out = tiktok_places(name, quick)
     steps = study_steps(BY_LISTS, "toy-table" if quick else "tiktok-table", prepared, data, f"{folder}/ranking", name,
                         f"{out}/trials")
-    others = {} if quick else {system: f"outputs/reports/tiktok_{system}/trials" for system in ("diffmm", "genrec")}
+    others = {} if quick else {system: report_places(f"tiktok_{system}", False)[1] + "/trials" for system in ("diffmm", "genrec")}
     report = {"data": data, "folder": f"{folder}/ranking", "settings": "toy-table" if quick else "tiktok",
               "trials": f"{out}/trials", "others": others, "printed": "tiktok", "out": out}
     return [prepared, *steps, Step("66_report_table", f"{out}/report.ipynb", report, (steps[-1].output,))]
@@ -88,7 +85,7 @@ def benchmark_steps(
     quick: bool,     # toy sizes
 ) -> list[Step]:
     "Costs of the recommenders beside their peers."
-    out = "outputs/benchmarks-quick/report" if quick else "outputs/reports/benchmarks"
+    _, out = report_places("benchmarks", quick, quick_report="report")
     return [Step("70_benchmark_recommenders", f"{out}/report.ipynb", {"out": out, **({} if quick else BENCHMARK)})]
 
 # %% ../../nbs/40_recommenders/90_reports.ipynb #286c07b5

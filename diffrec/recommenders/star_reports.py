@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .star_presets import STAR_PRESETS, StarStudy
 from .steps import WORLDS, study_steps, world_step
-from ..studies.pipeline import Report, RunCommand, System
+from ..studies.pipeline import Report, RunCommand, System, report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/40_recommenders/91_star_reports.ipynb #b4f37580
@@ -33,9 +33,8 @@ def star_steps(
     quick: bool,     # the toy world, one seed
 ) -> list[Step]:
     "The embedded world's ratings, from 1 to 5."
-    folder = "outputs/stars-quick" if quick else "outputs/world"
+    folder, out = report_places("world_stars", quick, folder="outputs/world", quick_folder="outputs/stars-quick")
     world = world_step(folder, "toy" if quick else "demo")
-    out = f"{folder}/reports/world_stars" if quick else "outputs/reports/world_stars"
     studied = study_steps(STAR_RUNS, "toy" if quick else "world", world, f"{folder}/data/ratings", f"{folder}/stars",
                           "world_stars", f"{out}/trials")
     shown = Step("62_report_stars", f"{out}/report.ipynb", {"folder": f"{folder}/stars", "out": out},

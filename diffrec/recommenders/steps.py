@@ -8,6 +8,7 @@ __all__ = ['PICTURE_WORLDS', 'PREPARED', 'WORLDS', 'BY_LISTS', 'BY_LABELS', 'ON_
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #b3807ea0
 from .presets import RecommenderStudy
+from ..studies.pipeline import report_places
 from ..studies.steps import Step
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #4f1e9875
@@ -43,13 +44,12 @@ def dataset_step(
 def tiktok_places(
     name: str,      # of a report on TikTok
     quick: bool,    # the toy world in its place
+    quick_report: str = "",         # as in `report_places`
 ) -> tuple[str, Step, str, str]:    # its folder, the step that prepares the data, their folder, that of the report
     "Where a report on TikTok keeps its parts, and what it is made of."
-    if quick:
-        folder = f"outputs/{name}-quick"
-        return folder, world_step(folder, "toy"), f"{folder}/data", f"{folder}/reports/{name}"
-    prepared = dataset_step("tiktok")
-    return f"outputs/{name}", prepared, prepared.parameters["out"], f"outputs/reports/{name}"
+    folder, out = report_places(name, quick, quick_report=quick_report)
+    prepared = world_step(folder, "toy") if quick else dataset_step("tiktok")
+    return folder, prepared, prepared.parameters["out"], out
 
 # %% ../../nbs/40_recommenders/53_steps.ipynb #243bd898
 WORLDS = {"toy": "toy", "world": "demo"}                 # data set -> preset of the embedded world

@@ -12,6 +12,8 @@ import ast
 import hashlib
 import json
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,11 +67,14 @@ def notebook_code(
     return source_hash(f"{module}:{name}" for module, name in found.values() if name is not None)
 
 # %% ../../nbs/35_studies/78_steps.ipynb #a2357591
+_ASIDE = "set-aside"      # folder beside an executed copy
+
+
 def _files(places: Sequence[str], root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    "Files by their path from the project; without hidden ones, checkpoints, notes of steps and texts of authors (.md)."
+    "Files by their path from the project; without hidden ones, checkpoints, notes of steps, set aside ones and texts (.md)."
     for place in places:
         for folder, below, names in os.walk(root / place):
-            below[:] = sorted(name for name in below if not name.startswith(".") and name != "log")
+            below[:] = sorted(name for name in below if not name.startswith(".") and name not in ("log", _ASIDE))
             for name in names:
                 if not name.startswith(".") and not name.endswith((".recipe.json", ".failed.ipynb", ".md")):
                     path = Path(folder) / name
@@ -180,15 +185,43 @@ def _stats(step: Step, root: Path) -> dict[str, list[int]]:
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in _files(step_folders(step), root)}
 
 # %% ../../nbs/35_studies/78_steps.ipynb #8edb01c6
-def _remove_damaged(step: Step, root: Path, path: Path, wrote: Mapping[str, Any]) -> None:
-    "Remove a damaged file of a step, and the notes that call it and the files beside it done."
+def _is_written_by(step: Step, root: Path, path: Path) -> bool:
+    "Whether a path is the executed copy of a step, or lies in a folder that it writes to, also behind links."
+    return path == root / step.output or any(path.resolve().is_relative_to((root / place).resolve())
+                                             for place in step_folders(step))
+
+
+def _new_folder(place: Path) -> Path:
+    "A new folder below a place, with the first number that is free."
+    number = 1
+    while True:
+        try:
+            (place / str(number)).mkdir(parents=True)
+            return place / str(number)
+        except FileExistsError:                         # of an earlier time, or of another step
+            number += 1
+
+
+def _set_aside(step: Step, root: Path, paths: Sequence[Path]) -> None:
+    "Move what is in the way into a new folder beside the executed copy, and warn with its name; does nothing without paths."
+    found = [path for path in paths if os.path.lexists(path) and _is_written_by(step, root, path)]
+    if not found:
+        return
+    folder = _new_folder((root / step.output).parent / _ASIDE)
+    for path in found:
+        moved = folder / path.relative_to(root if path.is_relative_to(root) else path.anchor)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, moved)                        # one rename; to another file system, a copy and then a removal
+    warnings.warn(f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''} was not written by {step.notebook}, or was changed "
+                  f"since, and is now in {folder}", stacklevel=3)
+
+# %% ../../nbs/35_studies/78_steps.ipynb #02334de8
+def _forget_done(step: Step, root: Path, path: Path, wrote: Mapping[str, Any]) -> None:
+    "Remove the notes of the library that call a file of a step, and those beside it, done."
     beside = [root / one for one in wrote if (root / one).parent == path.parent and one != step.output]
     for made in (*beside, path, *path.parents):
         if made != root / step.output and any(made.is_relative_to(root / place) for place in step_folders(step)):
             _note_of(made.name, made.parent).unlink(missing_ok=True)
-    if path == root / step.output or any(path.resolve().is_relative_to((root / place).resolve())
-                                         for place in step_folders(step)):
-        path.unlink(missing_ok=True)
 
 # %% ../../nbs/35_studies/78_steps.ipynb #47bf45ab
 def begin_step(
@@ -198,11 +231,13 @@ def begin_step(
     noted: Mapping[str, Any],    # the note of an earlier run, or an empty one
     damaged: Sequence[str],      # files of that run, from `changed_files`
 ) -> dict[str, Any]:             # for `end_step`
-    "Remove what is damaged, and note what is there and not the step's own."
+    "Set aside what is not as the step wrote it, and note what is there besides and not the step's own."
     from diffrec.core.artifacts import write_json
     wrote = noted.get("wrote", {})
+    unknown = () if step.output in wrote else (step.output,)
+    _set_aside(step, root, [root / name for name in (*damaged, *unknown)])
     for name in damaged:
-        _remove_damaged(step, root, root / name, wrote)
+        _forget_done(step, root, root / name, wrote)
     now, began = _stats(step, root), noted.get("before", {}) if noted and not noted["done"] else None
     before = {name: stat for name, stat in now.items()
               if name not in wrote and (began is None or began.get(name) == stat)}

@@ -600,7 +600,7 @@ def test_rows_of_pictures_for_users_follow_from_the_kept_values():
         seeds = pd.array([0 if recipe.fit else None] * len(trial.values), "Int64")
         frames.append(trial.values.astype({"slice": str, "metric": str}).assign(model=model, seed=seeds))
         facts[model] = trial.facts
-    controls = {model: recipe.control for model, recipe in recipes.items() if recipe.control}
+    controls = study_controls(PERSONAL, study, [{"model": model} for model in recipes])
     named = "world_image_lora", "world-gallery-ratings"
     fusion = fusion_rows(read_table(reports / "world_image_lora" / "fusion.parquet"), *named, rng_for(0, "fusion"), study.n_resamples)
     found = pd.concat([personal_rows(pd.concat(frames, ignore_index=True), controls, study, *named),

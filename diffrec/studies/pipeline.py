@@ -126,11 +126,11 @@ def _signal_kernels(signum: int) -> None:
 def _await_end(running: Mapping[Future, Step], asked: Sequence[int], patience: float = 10.) -> None:
     "Wait until no step runs; once asked to stop, interrupt the kernels up to three times, then kill them, and any that begins."
     signals = chain([signal.SIGINT] * 3, repeat(signal.SIGKILL))
-    heard, until = 0, 0.
+    handled, until = 0, 0.
     while wait(running, _LOOK).not_done:
-        if len(asked) > heard or heard and time.monotonic() > until:
+        if len(asked) > handled or handled and time.monotonic() > until:
             _signal_kernels(next(signals))
-            heard, until = len(asked), time.monotonic() + patience
+            handled, until = len(asked), time.monotonic() + patience
 
 # %% ../../nbs/35_studies/80_pipeline.ipynb #c21ded26
 def _papermill(step: Step, parameters: dict, root: Path, building: Path, progress: bool, sockets: str) -> None:

@@ -238,12 +238,15 @@ def test_kept_trials_of_ml1m_are_those_of_the_code(ml1m: Dataset):
 
 
 @needs("ml-1m")
-def test_kept_trials_of_language_models_are_those_of_the_code(ml1m: Dataset, tmp_path: Path):
-    "Six encoders and thirteen language models; three trainings of most."
+@pytest.mark.parametrize(("report", "preset", "counts"), [("ml-1m_language", "ml-1m-tiny", (43, 19)),
+                                                          ("ml-1m_smollm2", "ml-1m-smollm2", (8, 8))])
+def test_kept_trials_of_language_models_are_those_of_the_code(ml1m: Dataset, tmp_path: Path, report: str, preset: str,
+                                                              counts: tuple[int, int]):
+    "Six encoders beside thirteen tiny language models, three trainings of most; and beside SmolLM2, frozen and fine-tuned."
     data = LanguageData(ml1m, tmp_path, tmp_path)
-    recipes = {model: (LANGUAGE, recipe) for model, recipe in LANGUAGE.recipes["ml-1m-tiny"].items()}
-    evaluated = evaluation_record(LANGUAGE, LanguageEvaluation("ml-1m-tiny"))
-    assert kept_and_stale("ml-1m_language", data, recipes, evaluated) == (43, 19, [])
+    recipes = {model: (LANGUAGE, recipe) for model, recipe in LANGUAGE.recipes[preset].items()}
+    evaluated = evaluation_record(LANGUAGE, LanguageEvaluation(preset))
+    assert kept_and_stale(report, data, recipes, evaluated) == (*counts, [])
 
 
 def test_kept_trials_of_stars_are_those_of_the_code():

@@ -292,18 +292,19 @@ def kept_pictures() -> dict[str, ImageEvaluation]:
     return found
 
 
-def test_rows_of_language_models_follow_from_the_kept_values():
+@pytest.mark.parametrize(("report", "preset"), [("ml-1m_language", "ml-1m-tiny"), ("ml-1m_smollm2", "ml-1m-smollm2")])
+def test_rows_of_language_models_follow_from_the_kept_values(report: str, preset: str):
     "Values, intervals, ensembles and paired differences, from the kept scores of validation and test questions."
-    kept, recipes = kept_trials("ml-1m_language"), LANGUAGE.recipes["ml-1m-tiny"]
+    kept, recipes = kept_trials(report), LANGUAGE.recipes[preset]
     order = [(model, seed) for model in recipes for seed in sorted(seed for name, seed in kept if name == model)]
     frames = [predictions_of(kept[key]).assign(model=key[0], seed=key[1] if recipes[key[0]].fit else None) for key in order]
     predictions = pd.concat([frame.astype({"seed": "Int64"}) for frame in frames], ignore_index=True)
-    study = replace(LANGUAGE_PRESETS["ml-1m-tiny"], slices=("all",))
+    study = replace(LANGUAGE_PRESETS[preset], slices=("all",))
     controls = study_controls(LANGUAGE, study, [{"model": model} for model, _ in order])
-    found = language_rows(predictions, controls, study, "ml-1m_language", "ml-1m")
+    found = language_rows(predictions, controls, study, report, "ml-1m")
     found = found[~found["metric"].str.startswith("p_holm")]                 # corrected for all slices
-    assert_committed(found, "ml-1m_language")
-    whole = rows_of("ml-1m_language")
+    assert_committed(found, report)
+    whole = rows_of(report)
     whole = whole[~whole["model"].isin(TEXT_SCORERS)]
     assert len(found) == (whole["slice"].eq("all") & ~whole["metric"].str.startswith("p_holm")).sum()
 

@@ -284,6 +284,23 @@ def test_every_proposal_of_negatives_is_compared_with_uniform_ones_and_the_gener
     assert chosen.mean() == pytest.approx(found.loc[("negatives_generator", ""), "value"])
 
 
+PEER_STEPS = {name: find_report(name).steps(True) for name in ("ml-100k", "ml-100k-ratings")}
+
+
+@pytest.mark.xdist_group("run_peers")
+@pytest.mark.parametrize(("name", "metric", "ours", "peer"), [("ml-100k", "recall", "ease", "implicit_als"),
+                                                             ("ml-100k-ratings", "rmse", "als", "surprise_svd")])
+def test_a_search_of_ours_and_of_a_peer_end_in_one_difference(project: Path, name: str, metric: str, ours: str, peer: str):
+    report = make_report([find_report(name)], project, quick=True)[0].parent
+    rows = read_rows(report / "results.parquet")
+    found = rows[rows["seed"].isna() & rows["metric"].eq(metric) & rows["slice"].eq("all")].set_index(["model", "versus"])["value"]
+    assert found[ours, peer] == pytest.approx(found[ours, ""] - found[peer, ""], abs=1e-12)
+    trials = pd.read_parquet(report / "trials.parquet")
+    assert trials.groupby("model").size()[[ours, peer]].tolist() == [2, 2] and (trials["state"] == "complete").all()
+    searched = read_json(report / "config.json")["parameters"]
+    assert searched["budget"] == 2 and searched["beside"] == [peer]
+
+
 @pytest.mark.xdist_group("run_graphs")
 def test_genrec_is_trained_from_its_preset(project: Path):
     run_chain(project, "graphs")
@@ -641,7 +658,7 @@ def test_every_run_notebook_is_run_by_a_test():
                                       *EXPLANATION_STEPS, *JOINT_STEPS, *STAR_STEPS, *ABLATION_STEPS, FIGURES_STEP, *PERSONALISATION_STEPS,
                                       *find_report("tiktok_losses").steps(True), *find_report("tiktok_table").steps(True),
                                       *find_report("tiktok_cold_items").steps(True), *find_report("world_judges").steps(True), *OWN_STEPS,
-                                      *find_report("tiktok_negatives").steps(True),
+                                      *find_report("tiktok_negatives").steps(True), *(step for steps in PEER_STEPS.values() for step in steps),
                                       *find_report("ml-1m-likes").steps(True), *find_report("when_graphs_help").steps(True)]} | {name for chain in CHAINS.values() for name in chain}
     assert there == run
 

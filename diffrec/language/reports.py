@@ -7,6 +7,7 @@ __all__ = ['RUNS', 'LANGUAGE_COSTS', 'HELD_OUT_WORLDS', 'SHIPPED_EXPLAINERS', 'L
            'language_cost_steps', 'world_explanation_steps', 'explanation_steps']
 
 # %% ../../nbs/75_language/90_reports.ipynb #00000002
+from functools import partial
 from pathlib import Path
 
 from .presets import PRESETS, LanguageStudy
@@ -19,15 +20,17 @@ RUNS = ("25_train_language", "45_evaluate_language")
 
 
 def language_steps(
-    quick: bool,     # the toy world in place of ML-1M
+    quick: bool,                     # the toy world in place of ML-1M
+    name: str = "ml-1m_language",    # of the report
+    preset: str = "ml-1m-tiny",      # of its models
+    part: str = "language",          # folder of its models below that of the data
 ) -> list[Step]:
     "Language models on ML-1M beside their controls and encoders."
-    name = "ml-1m_language"
     folder, out = report_places(name, quick, folder="outputs/ml-1m")
     prepared = world_step(folder, "toy") if quick else dataset_step("ml-1m")
-    preset, data = ("toy", f"{folder}/data/ratings") if quick else ("ml-1m-tiny", f"{folder}/data")
-    steps = study_steps(RUNS, preset, prepared, data, f"{folder}/language/rating", name, f"{out}/trials")
-    report = Step("60_report", f"{out}/report.ipynb", {"folder": f"{folder}/language", "out": out, "printed": "ml-1m"},
+    preset, data = ("toy", f"{folder}/data/ratings") if quick else (preset, f"{folder}/data")
+    steps = study_steps(RUNS, preset, prepared, data, f"{folder}/{part}/rating", name, f"{out}/trials")
+    report = Step("60_report", f"{out}/report.ipynb", {"folder": f"{folder}/{part}", "out": out, "printed": "ml-1m"},
                   (steps[-1].output,))
     return [prepared, *steps, report]
 
@@ -75,6 +78,9 @@ def explanation_steps(
 _REPORTS = (
     Report("ml-1m_language", "Language models conditioned on collaborative vectors on ML-1M, beside their controls.",
            ML_1M_FILES, 100, language_steps),
+    Report("ml-1m_smollm2", "SmolLM2-135M on ML-1M: frozen, and fine-tuned on a quarter of the training ratings, beside counters.",
+           ML_1M_FILES + ", and make models", 180,
+           partial(language_steps, name="ml-1m_smollm2", preset="ml-1m-smollm2", part="smollm2")),
     Report("language_benchmarks", "CPU seconds of packed training, ranking and CoRA, beside the plain ways.",
            ML_1M_FILES, 10, language_cost_steps),
     Report("world_explanations", "Ratings with explanations in embedded worlds: which tastes and attributes they "

@@ -26,7 +26,7 @@ class PersonalStudy:
     split: dict[str, Any] = field(default_factory=dict)       # fields of `SplitSettings`
     evaluation: dict[str, Any] = field(default_factory=dict)  # fields of `user_evaluation.PersonalEvaluation`
     rivals: tuple[dict[str, str], ...] = ()                   # further comparisons, each model -> another
-    fusion_examples: Natural = 0                              # held-out likes of `fusion_trials`; 0: no weight is learned
+    fusion_examples: Natural = 0                              # held-out likes that the weight of the user is learned from; 0: none
     n_resamples: Count = 2000                                 # of the bootstrap
     resampling_seed: Natural = 0
     dataset: str = "toy"                                      # a key of `recommenders.steps.PICTURE_WORLDS`
@@ -54,6 +54,7 @@ PRESETS: dict[str, PersonalStudy] = {
                          evaluation={"n_users": 4, "adapter_scales": (1.,),
                                      "ratings": (4,), "n_ratings": 4, "least_ratings": 8, "n_draws": 2,
                                      "user_guidances": (2.,), "n_steps": 3, "n_real": 50}),
+    # The kept trials of `world` were evaluated with 240 likes of their own, among their facts; nothing reads these.
     "world": PersonalStudy("world", (*PROMPTS, *EMBEDDED, "lora", "user_lora", *CLUSTERS, *METHODS, *SHUFFLED), rivals=_RIVALS,
                            evaluation={"n_fusion": 240}, fusion_examples=1200, dataset="world")}
 

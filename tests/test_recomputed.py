@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from diffrec.core.artifacts import read_json, read_rows, read_table
@@ -34,7 +35,9 @@ from diffrec.language.training import LANGUAGE
 from diffrec.language.world_claims import read_world_text
 from diffrec.language.world_explanations import EXPLANATION_STUDIES, world_texts
 from diffrec.personal_images.family import PERSONAL
-from diffrec.personal_images.fusion_training import fusion_rows
+from diffrec.personal_images.fusion import fusion_target
+from diffrec.personal_images.fusion_training import fusion_rows, parts_of_users
+from diffrec.personal_images.fusion_trials import fusion_settings, measured_by
 from diffrec.personal_images.judges import JUDGE_CONTROLS, JUDGE_PRESETS
 from diffrec.personal_images.personalisation_rows import gain_rows, image_gains, order_agreement, prior_gains, win_rows
 from diffrec.personal_images.presets import PRESETS as PERSONAL_PRESETS
@@ -607,6 +610,21 @@ def test_rows_of_pictures_for_users_follow_from_the_kept_values():
     found = pd.concat([personal_rows(pd.concat(frames, ignore_index=True), controls, study, *named),
                        user_cost_rows(facts, study, *named), fusion])
     assert_committed(found, "world_image_lora")
+
+
+def test_weights_of_users_are_learned_from_the_kept_examples():
+    "Of the training that is kept, by the settings and the code of today; users are apart as they were."
+    study, folder, file = PERSONAL_PRESETS["world"], reports / "world_image_lora", "generated-seed-0.parquet"
+    asked, path = fusion_settings(study), folder / "trials" / "fusion" / file
+    header, measured = read_header(path), predictions_of(read_trial(path))
+    assert header["made_from"] == read_header(folder / "trials" / file)["made_from"]
+    assert header["evaluated"] == measured_by(asked, PersonalEvaluation(**study.evaluation).zoo)
+    assert len(measured) == asked.n_examples
+    target = fusion_target(*(torch.tensor(measured[part].tolist()) for part in ("with_user", "without")), asked.temperature)
+    for model, part in read_table(folder / "fusion.parquet").groupby("model"):
+        assert part["user"].tolist() == measured["user"].tolist(), model
+        assert part["part"].tolist() == parts_of_users(part["user"].to_numpy(), 0).tolist(), model
+        np.testing.assert_allclose(part["target"], target.numpy(), rtol=0, atol=1e-6)
 
 
 # Judges: from their scores of every picture.

@@ -518,6 +518,14 @@ def test_priors_and_adapters_are_personal_and_their_controls_are_not():
     assert rows.loc[("relative_uplift(truth)", "unseen", "prior", "permuted"), "ci_low"] > .0138 / .731
 
 
+def test_the_weight_of_the_user_spreads_and_follows_its_target_on_unseen_users():
+    "Goals: a 5-95 % range of .2, and a rank correlation above 0."
+    rows = read_rows(reports / "world_image_lora" / "results.parquet").set_index(["metric", "model", "versus"])
+    assert rows.loc[("weight_range", "fusion_weight", ""), "value"].item() >= .2
+    assert rows.loc[("rank_correlation", "fusion_weight", ""), "ci_low"].item() > 0
+    assert rows.loc[("weight_range", "fusion_weight", ""), "n"].item() == 1200
+
+
 # What README and the results page say in words: report, metric, k, slice, model, what it is compared with;
 # +1: better, -1: worse, 0: no difference is shown.
 CLAIMS = [
@@ -548,6 +556,8 @@ CLAIMS = [
     ("world_pictures", "utility", 4, "all", "prior_8", "best_of", -1),
     ("world_pictures", "coverage", 4, "all", "prior_8", "score_only", 0),
     ("prior_benchmarks", "coverage", None, "all", "prior", "released_whitened", 0),
+    ("world_image_lora", "rank_correlation", None, "all", "fusion_weight", "fusion_weight_item", 1),
+    ("world_image_lora", "rank_correlation", None, "all", "fusion_weight", "fusion_weight_shuffled", 1),
     ("world_explanations", "user_true", None, "all", "cora", "lora", 1),
     ("world_explanations", "likeliest_true", None, "all", "cora", "lora", 1),
     ("world_explanations", "mae", None, "all", "cora", "lora", -1),

@@ -508,7 +508,11 @@ def test_a_report_on_pictures_for_users_shows_every_control(project: Path):
     assert {("cluster_lora", other) for other in ("cluster_lora_shuffled", "base", "lora", "user_lora", "generated")} <= beside
     seconds = costs[costs["metric"] == "cpu_seconds"].set_index("model")["value"]
     assert seconds["user_lora"] > 5 * seconds["generated"]
-    assert set(rows.loc[rows["model"] == "fusion_weight", "metric"]) == {"weight_range", "rank_correlation"}
+    weights = rows[rows["model"].str.startswith("fusion_weight")]
+    assert set(zip(weights["model"], weights["versus"])) == {
+        ("fusion_weight", ""), *(pair for control in ("fusion_weight_item", "fusion_weight_shuffled")
+                                 for pair in ((control, ""), ("fusion_weight", control)))}
+    assert set(weights["metric"]) == {"weight_range", "rank_correlation"}
 
 
 PERSONALISATION_STEPS = find_report("world_personalisation").steps(True)

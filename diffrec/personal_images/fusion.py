@@ -46,7 +46,7 @@ def fusion_target(
 
 
 class FusionWeight(nn.Module):
-    "A weight in (0, 1) for each user and item."
+    "A weight in (0, 1) for each user and item, from where their coordinates agree, the item and the history."
 
     def __init__(self, vector_dim: int, hidden: int = 32):
         super().__init__()
@@ -56,7 +56,7 @@ class FusionWeight(nn.Module):
         "[B] log odds of the weights; arguments as of `forward`."
         check_shape(users=(users, "B d"), items=(items, "B d"), n_liked=(n_liked, "B"))
         history = torch.log1p(n_liked.to(users)).unsqueeze(1)
-        return self.layers(torch.cat([users, items, history], 1)).squeeze(1)
+        return self.layers(torch.cat([users * items, items, history], 1)).squeeze(1)
 
     def forward(
         self,

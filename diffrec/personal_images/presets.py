@@ -26,6 +26,7 @@ class PersonalStudy:
     split: dict[str, Any] = field(default_factory=dict)       # fields of `SplitSettings`
     evaluation: dict[str, Any] = field(default_factory=dict)  # fields of `user_evaluation.PersonalEvaluation`
     rivals: tuple[dict[str, str], ...] = ()                   # further comparisons, each model -> another
+    fusion_examples: Natural = 0                              # held-out likes that the weight of the user is learned from; 0: none
     n_resamples: Count = 2000                                 # of the bootstrap
     resampling_seed: Natural = 0
     dataset: str = "toy"                                      # a key of `recommenders.steps.PICTURE_WORLDS`
@@ -49,10 +50,11 @@ _RIVALS = (*({method: other for method in (*METHODS, "user_lora")} for other in 
            *({"cluster_lora": other} for other in ("base", "lora", "user_lora", "generated")))
 PRESETS: dict[str, PersonalStudy] = {
     "toy": PersonalStudy("toy", (*PROMPTS, *EMBEDDED, "generated", "generated_shuffled", "lora", "user_lora", *CLUSTERS),
-                         n_resamples=100, rivals=_RIVALS,
-                         evaluation={"n_users": 4, "adapter_scales": (1.,), "n_fusion": 12,
+                         n_resamples=100, rivals=_RIVALS, fusion_examples=24,
+                         evaluation={"n_users": 4, "adapter_scales": (1.,),
                                      "ratings": (4,), "n_ratings": 4, "least_ratings": 8, "n_draws": 2,
                                      "user_guidances": (2.,), "n_steps": 3, "n_real": 50}),
+    # The kept trials of `world` were evaluated with 240 likes of their own, among their facts; nothing reads these.
     "world": PersonalStudy("world", (*PROMPTS, *EMBEDDED, "lora", "user_lora", *CLUSTERS, *METHODS, *SHUFFLED), rivals=_RIVALS,
-                           evaluation={"n_fusion": 240}, dataset="world")}
+                           evaluation={"n_fusion": 240}, fusion_examples=1200, dataset="world")}
 

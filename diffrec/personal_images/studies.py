@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Strips', 'Facts', 'SHOWN', 'personal_values', 'labelled_scales', 'personal_rows', 'describe_recipes',
            'personal_table', 'user_cost_rows', 'ways_table', 'user_differences', 'plot_by_ratings', 'plot_following',
-           'slider_rows', 'plot_fusion', 'opened_strip', 'plot_strips']
+           'slider_rows', 'fusion_table', 'plot_fusion', 'opened_strip', 'plot_strips']
 
 # %% ../../nbs/80_personal_images/66_studies.ipynb #69d34ebf
 import base64
@@ -230,20 +230,39 @@ def slider_rows(
     return own.sort_values("position")[["position", "value", "ci_low", "ci_high"]].astype(float)
 
 
+def fusion_table(
+    rows: pd.DataFrame,        # from `fusion_rows`
+) -> pd.DataFrame:             # texts, a row for the weight and each control
+    "How far weights spread, how they follow their targets on unseen users, and what the weight has more than a control."
+    of_weight = {(row.metric, row.model, row.versus): value_text(row._asdict(), 3) for row in rows.itertuples()}
+    return pd.DataFrame({model: {
+        "5-95 % range": of_weight["weight_range", model, ""],
+        "rank correlation, unseen users": of_weight["rank_correlation", model, ""],
+        "the weight's, less this one's": of_weight.get(("rank_correlation", "fusion_weight", model), "")}
+        for model in rows["model"].unique()}).T
+
+
 def plot_fusion(
-    table: pd.DataFrame,       # from `fusion_table`
+    table: pd.DataFrame,       # from `fusion_tables`
+    rows: pd.DataFrame,        # from `fusion_rows`
     slider: pd.DataFrame,      # from `slider_rows`
 ) -> Figure:
-    "Learned weights, their targets on test users, and what the slider does."
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.1), layout="constrained")
-    test = table[table["part"] == 2]
-    axes[0].hist(table["weight"], bins=20)
+    "Learned weights, their targets on unseen users, how both agree beside the controls, and what the slider does."
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.1), layout="constrained", width_ratios=(1, 1, 1.2, 1))
+    own = table[table["model"] == "fusion_weight"]
+    unseen = own[own["part"] == 2]
+    axes[0].hist(own["weight"], bins=20)
     axes[0].set(xlabel="learned weight of the user", ylabel="held-out likes")
-    axes[1].scatter(test["target"], test["weight"], s=12)
-    axes[1].set(xlabel="measured target", ylabel="learned weight", title="test users")
+    axes[1].scatter(unseen["target"], unseen["weight"], s=12)
+    axes[1].set(xlabel="measured target", ylabel="learned weight", title="unseen users")
+    found = rows[(rows["metric"] == "rank_correlation") & (rows["versus"] == "")].iloc[::-1]
+    spread = found["value"] - found["ci_low"], found["ci_high"] - found["value"]
+    axes[2].errorbar(found["value"], found["model"], xerr=spread, fmt="o", markersize=4, capsize=2)
+    axes[2].axvline(0, color="grey", linewidth=1)
+    axes[2].set(xlabel="rank correlation with the target", title="unseen users", ylim=(-.5, len(found) - .5))
     spread = slider["value"] - slider["ci_low"], slider["ci_high"] - slider["value"]
-    axes[2].errorbar(slider["position"], slider["value"], spread, marker="o", markersize=4, capsize=2)
-    axes[2].set(xlabel="slider between text and user", ylabel="liked attributes")
+    axes[3].errorbar(slider["position"], slider["value"], spread, marker="o", markersize=4, capsize=2)
+    axes[3].set(xlabel="slider between text and user", ylabel="liked attributes")
     return figure
 
 # %% ../../nbs/80_personal_images/66_studies.ipynb #87a55366

@@ -137,7 +137,7 @@ class PersonalEvaluation:
     user_guidances: tuple[float, ...] = (2., .5, 1., 4.)   # guidance scales of the user, the default first
     adapter_scales: tuple[float, ...] = (1., .5)  # of an IP-Adapter, the default first
     prior_guidance: NonNegative = 8.              # guidance scale of a prior
-    n_fusion: Natural = 0                         # held-out likes that the weight of each user is learned from
+    n_fusion: Natural = 0                         # held-out likes that are measured too, among the facts
     text_guidance: NonNegative = 4.               # of pictures with a text
     n_steps: Count = 12
     n_real: Count = 200                           # see `TruthEvaluator`

@@ -295,7 +295,7 @@ def kept_pictures() -> dict[str, ImageEvaluation]:
     return found
 
 
-@pytest.mark.parametrize(("report", "preset"), [("ml-1m_language", "ml-1m-tiny"), ("ml-1m_smollm2", "ml-1m-smollm2")])
+@pytest.mark.parametrize(("report", "preset"), [("ml-1m_language", "ml-1m-tiny"), ("ml-1m_smollm2", "ml-1m-smollm2-quarter")])
 def test_rows_of_language_models_follow_from_the_kept_values(report: str, preset: str):
     "Values, intervals, ensembles and paired differences, from the kept scores of validation and test questions."
     kept, recipes = kept_trials(report), LANGUAGE.recipes[preset]

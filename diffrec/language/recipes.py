@@ -131,15 +131,14 @@ TINY_RECIPE = LanguageRecipe(
     FitConfig(n_epochs=12, learning_rate=1e-3, optimizer="adamw", weight_decay=1e-2, clip_norm=1., warmup_steps=30,
               patience=4), limits=PackingLimits(history=256, sequence=768), parts=8)
 SMOLLM2 = replace(
-    TINY_RECIPE, shape={"r": 8, "alpha": 16., "dropout": 0.}, backbone="smollm2-135m", n_tokens=2048,
+    TINY_RECIPE, shape={"r": 8, "alpha": 16., "dropout": 0.}, backbone="smollm2-135m", dtype="bfloat16", n_tokens=2048,
     limits=PackingLimits(history=128, sequence=512), parts=4,
-    fit=replace(TINY_RECIPE.fit, n_epochs=1, patience=None, checkpoint_steps=20))
+    fit=replace(TINY_RECIPE.fit, n_epochs=4, learning_rate=5e-4, patience=None, checkpoint_steps=20))
 PAIR_ROWS = PackingLimits(history=64, sequence=256)
 CORA = {"r": 8, "alpha": 16., "dropout": .05, "hidden_dim": 256, "bottleneck_dim": 32}
 
-VICUNA = replace(SMOLLM2, backbone="vicuna-7b", dtype="bfloat16", short=False, n_tokens=4096, limits=PackingLimits(),
-                 checkpointing=True, parts=8,
-                 fit=replace(TINY_RECIPE.fit, n_epochs=8, learning_rate=1e-4, checkpoint_steps=100))
+VICUNA = replace(SMOLLM2, backbone="vicuna-7b", short=False, n_tokens=4096, limits=PackingLimits(), checkpointing=True,
+                 parts=8, fit=replace(TINY_RECIPE.fit, n_epochs=8, learning_rate=1e-4, checkpoint_steps=100))
 VICUNA_CORA = {**CORA, "r": 16, "alpha": 32.}    # of the published CoRA-MF
 
 DIN_RECIPE = EncoderRecipe("din", {"n_factors": 64, "length": 10, "dropout": .2},
@@ -182,3 +181,22 @@ RECIPES: dict[str, dict[str, Recipe]] = {
                                PackingLimits(history=256, sequence=512)),
     "world": language_recipes(WORLD_ENCODERS, replace(TINY_RECIPE, noun="thing"), CORA, PAIR_ROWS),
     "toy": {name: _toy(recipe) for name, recipe in _TINY_SET.items()}}
+
+# %% ../../nbs/75_language/55_recipes.ipynb #91faada4
+def _quarter_of_smollm2() -> dict[str, Recipe]:
+    "The recipes of SmolLM2 in single precision, with one epoch: a quarter of a pass."
+    made: dict[str, Recipe] = {}
+    for name, recipe in RECIPES["ml-1m-smollm2"].items():
+        if isinstance(recipe, LanguageRecipe):
+            loop = recipe.fit and replace(recipe.fit, n_epochs=1, learning_rate=TINY_RECIPE.fit.learning_rate)
+            recipe = replace(recipe, dtype="float32", fit=loop)
+        made[name] = recipe
+    return made
+
+
+def _add_smaller_sets() -> None:
+    "Sets that follow from others."
+    RECIPES["ml-1m-smollm2-quarter"] = _quarter_of_smollm2()
+
+
+_add_smaller_sets()

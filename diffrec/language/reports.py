@@ -80,7 +80,7 @@ _REPORTS = (
            ML_1M_FILES, 100, language_steps),
     Report("ml-1m_smollm2", "SmolLM2-135M on ML-1M: frozen, and fine-tuned on a quarter of the training ratings, beside counters.",
            ML_1M_FILES + ", and make models", 180,
-           partial(language_steps, name="ml-1m_smollm2", preset="ml-1m-smollm2", part="smollm2")),
+           partial(language_steps, name="ml-1m_smollm2", preset="ml-1m-smollm2-quarter", part="smollm2")),
     Report("language_benchmarks", "CPU seconds of packed training, ranking and CoRA, beside the plain ways.",
            ML_1M_FILES, 10, language_cost_steps),
     Report("world_explanations", "Ratings with explanations in embedded worlds: which tastes and attributes they "

@@ -7,6 +7,7 @@ __all__ = ['PEERS', 'PeerModel', 'fit_implicit', 'fit_implicit_neighbours', 'fit
            'fit_peer', 'search_peer']
 
 # %% ../../nbs/40_recommenders/72_peer_search.ipynb #7c058889
+import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -74,7 +75,9 @@ def fit_implicit_neighbours(
     "Item neighbours of `implicit`, weighted by BM25."
     learner = import_peer("implicit.nearest_neighbours").BM25Recommender(num_threads=1, **settings)
     events = sp.csr_matrix(dataset.train.matrix())
-    learner.fit(events, show_progress=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Method expects CSR input")     # of its own conversion
+        learner.fit(events, show_progress=False)
     return PeerModel(lambda users: torch.from_numpy((events[users.numpy()] @ learner.similarity).toarray()))
 
 # %% ../../nbs/40_recommenders/72_peer_search.ipynb #14ade3c4

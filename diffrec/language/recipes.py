@@ -183,20 +183,14 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "toy": {name: _toy(recipe) for name, recipe in _TINY_SET.items()}}
 
 # %% ../../nbs/75_language/55_recipes.ipynb #91faada4
-def _quarter_of_smollm2() -> dict[str, Recipe]:
+def _add_quarter_of_smollm2() -> None:
     "The recipes of SmolLM2 in single precision, with one epoch: a quarter of a pass."
-    made: dict[str, Recipe] = {}
+    made = RECIPES["ml-1m-smollm2-quarter"] = {}
     for name, recipe in RECIPES["ml-1m-smollm2"].items():
         if isinstance(recipe, LanguageRecipe):
             loop = recipe.fit and replace(recipe.fit, n_epochs=1, learning_rate=TINY_RECIPE.fit.learning_rate)
             recipe = replace(recipe, dtype="float32", fit=loop)
         made[name] = recipe
-    return made
 
 
-def _add_smaller_sets() -> None:
-    "Sets that follow from others."
-    RECIPES["ml-1m-smollm2-quarter"] = _quarter_of_smollm2()
-
-
-_add_smaller_sets()
+_add_quarter_of_smollm2()

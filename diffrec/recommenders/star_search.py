@@ -13,7 +13,7 @@ from typing import Any
 from ..data.interactions import Dataset, fingerprint
 from .recipes import RecommenderRecipe
 from .search import without_test
-from .spaces import setting_of, with_settings
+from .spaces import first_of, with_settings
 from .star_training import STAR_PARTS, STARS, learn_stars, solve_stars
 from ..studies.provenance import record_of
 from ..studies.recipe import log_folder, made_from
@@ -34,10 +34,7 @@ STAR_SPACES: dict[str, dict[str, tuple]] = {    # model -> setting -> values
 # %% ../../nbs/40_recommenders/63_star_search.ipynb #bb8f87bd
 def _first_of(recipe: RecommenderRecipe, space: dict[str, tuple]) -> dict[str, Any]:
     "The recipe's own settings, or the first of each of its choices; {} if one is not in the space."
-    if recipe.choices:
-        own = {f"shape.{name}": values[0] for name, values in recipe.choices.items()}
-    else:
-        own = {name: setting_of(recipe, name) for name in space}
+    own = first_of(recipe, space) or {f"shape.{name}": values[0] for name, values in recipe.choices.items()}
     return own if all(own.get(name) in values for name, values in space.items()) else {}
 
 

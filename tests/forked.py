@@ -1,12 +1,14 @@
-"""Notebooks in processes that are forked from a server with the large packages loaded, and nothing of this project."""
+"""Notebooks and kernels in processes that are forked from a server with the large packages loaded, and nothing of this project."""
 import os
 import sys
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 FORKED = get_context("forkserver")
 FORKED.set_forkserver_preload(["torch", "pandas", "scipy.sparse", "sklearn.linear_model", "matplotlib.pyplot",
-                               "accelerate", "transformers", "diffusers", "peft", "hypothesis", "nbdev.test"])
+                               "sklearn.cluster", "accelerate", "transformers", "diffusers.models.transformers", "peft", "open_clip",
+                               "torch.utils.tensorboard", "hypothesis", "nbdev.test", "ipykernel.kernelapp"])
 
 
 def run_cells(notebook: Path, root: Path, report: Path) -> None:
@@ -37,3 +39,40 @@ def run_notebook(
         process.join()
         return None
     return process.exitcode
+
+# Kernels of run notebooks.
+
+
+def serve_kernel(arguments: list[str], folder: str, environment: dict[str, str], leads: Connection) -> None:
+    "In the forked process: be the kernel that a command `python -m ipykernel_launcher ...` would start."
+    os.setsid()                                              # signals to the kernel go to its process group
+    leads.send(True)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    import matplotlib
+    from ipykernel.kernelapp import IPKernelApp
+    matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"     # it was loaded before the kernel could choose
+    IPKernelApp.launch_instance(arguments)
+
+
+class ForkedKernel:
+    "A kernel in a forked process, with what jupyter_client uses of `subprocess.Popen`."
+    stdin = stdout = stderr = None
+
+    def __init__(self, command: list[str], env: dict[str, str], cwd: str = ".", **rest: object):
+        leads, leader = FORKED.Pipe()
+        self.process = FORKED.Process(target=serve_kernel, args=(command[3:], os.path.abspath(cwd), env, leader))
+        self.process.start()
+        assert command[1:3] == ["-m", "ipykernel_launcher"] and leads.recv()
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self) -> int:
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)

@@ -1,5 +1,6 @@
 """The run notebooks at toy size: as the demo runs them, from nothing and then again, and at their defaults."""
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,20 @@ from diffrec.studies.pipeline import make_report, run_step, run_steps
 from diffrec.studies.steps import Step, read_step_note, step_folders
 from diffrec.studies.trials import read_trial
 from diffrec.world.files import load_images
+from forked import ForkedKernel
 from stand_ins import write_sd15, write_sd35
 
 root = Path(__file__).parent.parent
 WORLD = find_report("world")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_kernels() -> Iterator[None]:
+    "Kernels that have the large packages loaded, and no pretrained models; test_cli starts kernels as users do."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DIFFREC_MODELS", raising=False)
+        patch.setattr("jupyter_client.provisioning.local_provisioner.launch_kernel", ForkedKernel)
+        yield
 
 
 @pytest.fixture(scope="module")

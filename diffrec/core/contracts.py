@@ -113,18 +113,20 @@ def check_recommender(
     batch: Triplets | Labelled | None = None,       # for models that learn; None for those that only count
     atol: float = 1e-5,                             # for float32 sums taken in another order
 ) -> ScoringModel:                                   # the model that was checked
-    "Raise `AssertionError` with the broken rule unless the model meets the contract."
-    model = build().eval()
-    users = torch.arange(model.n_users).flip(0)
-    with torch.no_grad():
-        scores = model.scores(users)
-        check_shape({"B": len(users), "I": model.n_items}, scores=(scores, "B I"))
-        _check_scores(model, users, scores, atol)
-        second = build().eval()
-        second.load_state_dict(model.state_dict())
-        assert torch.equal(second.scores(users), scores), "a second model with the same state dict scores differently"
-    if batch is not None:
-        _check_learning(model, batch)
+    "Raise `AssertionError` with the broken rule unless the model meets the contract; models are drawn from seed 0."
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build().eval()
+        users = torch.arange(model.n_users).flip(0)
+        with torch.no_grad():
+            scores = model.scores(users)
+            check_shape({"B": len(users), "I": model.n_items}, scores=(scores, "B I"))
+            _check_scores(model, users, scores, atol)
+            second = build().eval()
+            second.load_state_dict(model.state_dict())
+            assert torch.equal(second.scores(users), scores), "a second model with the same state dict scores differently"
+        if batch is not None:
+            _check_learning(model, batch)
     return model
 
 # %% ../../nbs/00_core/50_contracts.ipynb #f9695d09
@@ -154,11 +156,11 @@ def _check_scores(model: ScoringModel, users: Tensor, scores: Tensor, atol: floa
 def _check_learning(model: ScoringModel, batch: Triplets | Labelled, n_steps: int = 20) -> None:
     "Rule 6."
     model.train()
-    generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=.01)
     losses = []
     for _ in range(n_steps):
-        loss = model.loss(batch, generator)
+        torch.manual_seed(0)
+        loss = model.loss(batch, torch.Generator().manual_seed(0))
         assert loss.ndim == 0 and torch.isfinite(loss), "loss is not a finite scalar"
         optimizer.zero_grad()
         loss.backward()

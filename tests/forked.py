@@ -52,7 +52,8 @@ def serve_kernel(arguments: list[str], folder: str, environment: dict[str, str],
     os.chdir(folder)
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
-    matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"     # it was loaded before the kernel could choose
+    matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"     # of kernels; it joins the one that is there
+    sys.modules.pop("matplotlib_inline.backend_inline", None)                        # as it is loaded
     IPKernelApp.launch_instance(arguments)
 
 

@@ -82,6 +82,7 @@ def test_notebook_keeps_the_house_rules(notebook: Path):
         assert len(lines) <= 60, f"an exported cell has {len(lines)} lines, the limit is 60: {lines[0]}"
     errors = [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
     assert not errors
+    assert "widgets" not in json.loads(notebook.read_text(encoding="utf-8"))["metadata"], "progress bars are not committed"
 
 
 @pytest.mark.parametrize("notebook", sorted((root / "nbs" / "runs").glob("*.ipynb")), ids=lambda path: path.stem)

@@ -574,6 +574,15 @@ def test_no_model_of_the_published_table_is_shown_above_the_walk():
     assert not (compared["verdict"] == "better").any()
 
 
+@pytest.mark.parametrize(("report", "best", "metric", "k", "sign"), [
+    ("ml-100k", "lightgcn_softmax", "recall", 20, 1), ("ml-100k-ratings", "als", "rmse", None, -1)])
+def test_no_model_of_another_library_is_shown_above_our_best(report: str, best: str, metric: str, k: int | None, sign: int):
+    "README says so of MovieLens-100k: none has a better value, so none can be shown to be better."
+    values = sign * over_seeds(report, metric, k)["value"]
+    peers = [name for name in values.index if name.startswith(("implicit", "surprise", "cornac"))]
+    assert len(peers) > 1 and values.idxmax() == best
+
+
 def test_the_prior_covers_less_than_the_gaussian_of_many_likes():
     "README says so of many likes, the results page of unseen users too, and not of few likes."
     found = prior_rows("coverage")

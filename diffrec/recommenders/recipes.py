@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .found_settings import FOUND_ON_TIKTOK, with_found
+from .found_settings import ALS_ON_TIKTOK, FOUND_ON_TIKTOK, with_choices, with_found
 from ..studies.provenance import DESCRIBES
 from ..studies.recipe import Recipe
 from ..training.config import FitConfig
@@ -377,7 +377,8 @@ def _found_in(given: Mapping[str, RecommenderRecipe], models: tuple[str, ...]) -
     return {wanted: given[wanted] for wanted in models}
 
 
-RECOMMENDER_RECIPES["tiktok"] |= {**LOSSES, **with_found(TABLE, FOUND_ON_TIKTOK)}
+RECOMMENDER_RECIPES["tiktok"] |= {**LOSSES, **with_found(TABLE, FOUND_ON_TIKTOK),
+                                  "als": with_choices(RECOMMENDER_RECIPES["tiktok"]["als"], ALS_ON_TIKTOK)}
 RECOMMENDER_RECIPES["toy-table"] = {
     **_found_in(RECOMMENDER_RECIPES["toy"], TABLE_BESIDE), **_found_in(RECIPES["toy-multimodal"], (
         "lightgcn_m", "lightgcn_m_shuffled", "bm3", "bm3_shuffled", "lattice", "lattice_shuffled")),
@@ -390,10 +391,9 @@ DENSER = {    # model in closed form -> choices for data of any density; those o
 
 def _for_any_density() -> dict[str, RecommenderRecipe]:
     "Models in closed form with more choices, and LightGCN with the softmax loss, trained until validation stops it."
-    closed = {name: replace(GENERIC[name], choices={**GENERIC[name].choices, **more}) for name, more in DENSER.items()}
     longer = {one.model: replace(one, fit=replace(one.fit, n_epochs=200, patience=10, checkpoint_every=5))
               for one in LOSSES.values()}
-    return {**closed, **longer}
+    return {**{name: with_choices(GENERIC[name], more) for name, more in DENSER.items()}, **longer}
 
 
 GENERIC |= _for_any_density()

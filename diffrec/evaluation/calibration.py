@@ -183,15 +183,14 @@ def _ece_statistic(labels: np.ndarray, logits: np.ndarray, owners: np.ndarray, n
     labels, logits = _pair(labels, logits, "logits")
     order, sizes = np.argsort(logits), np.unique(logits, return_counts=True)[1]
     ends, owners, away = sizes.cumsum() - 1, owners[order], (labels - expit(logits))[order]
-    cuts = np.arange(1, n_bins) / n_bins
+    firsts, cuts = np.append(0, ends + 1), np.arange(1, n_bins) / n_bins        # first row of each group, and behind all
 
     def of_draw(of_rows: np.ndarray) -> float:
-        "ECE under weights [N] of the sorted rows: from running sums, which are cut where the middle ranks pass a bin."
-        upto, sums = of_rows.cumsum()[ends], (of_rows * away).cumsum()[ends]
+        "ECE under weights [N] of the sorted rows: sums over bins, which begin where the middle ranks pass a cut."
+        upto = of_rows.cumsum()[ends]
         middle = (upto - np.diff(upto, prepend=0.) / 2) / upto[-1]
-        below = np.searchsorted(middle, cuts)                                   # groups in the bins so far
-        at_cuts = np.append(0., sums)[[0, *below, len(sums)]]
-        return np.abs(np.diff(at_cuts)).sum() / upto[-1]
+        begin = np.unique(firsts[[0, *np.searchsorted(middle, cuts)]])           # an empty bin has no row
+        return np.abs(np.add.reduceat(of_rows * away, begin[begin < len(away)])).sum() / upto[-1]
 
     return lambda weights: np.array([of_draw(one[owners]) for one in weights])
 

@@ -172,11 +172,19 @@ UserStatistic = Callable[[np.ndarray], np.ndarray]  # weights [R, V] of the user
 
 
 def _auc_statistic(labels: np.ndarray, scores: np.ndarray, owners: np.ndarray) -> UserStatistic:
-    "AUC over all rows; `owners` [N] are the users 0 … V-1."
+    "AUC over all rows; `owners` [N] are the users 0 … V-1. Each liked row counts the disliked rows below it, ties half."
     labels, scores = check_labels(labels, scores)
-    order = np.argsort(scores)
-    labels, owners, starts = labels[order], owners[order], _starts(scores[order])
-    return lambda weights: _auc_of_sorted(labels, starts, weights[:, owners].astype(np.float64))
+    liked, disliked = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    disliked = disliked[np.argsort(scores[disliked])]
+    below, upto = (np.searchsorted(scores[disliked], scores[liked], side) for side in ("left", "right"))
+
+    def of_draws(weights: np.ndarray) -> np.ndarray:
+        own, others = (weights[:, owners[rows]].astype(np.float64) for rows in (liked, disliked))
+        running = np.zeros((len(weights), len(disliked) + 1))                    # weight of the first disliked rows
+        others.cumsum(1, out=running[:, 1:])
+        beaten = (running[:, below] + running[:, upto]) / 2
+        return _ratio((own * beaten).sum(1), own.sum(1) * running[:, -1])
+    return of_draws
 
 
 def _mean_statistic(values: np.ndarray, weights: np.ndarray) -> UserStatistic:

@@ -78,8 +78,8 @@ def explanation_steps(
 _REPORTS = (
     Report("ml-1m_language", "Language models conditioned on collaborative vectors on ML-1M, beside their controls.",
            ML_1M_FILES, 100, language_steps),
-    Report("ml-1m_smollm2", "SmolLM2-135M on ML-1M: frozen, and fine-tuned on a quarter of the training ratings, beside counters.",
-           ML_1M_FILES + ", and make models", 180,
+    Report("ml-1m_smollm2", "SmolLM2-135M on ML-1M: frozen, fine-tuned on a quarter of the ratings, with vectors of MF and of others.",
+           ML_1M_FILES + ", and make models", 200,
            partial(language_steps, name="ml-1m_smollm2", preset="ml-1m-smollm2-quarter", part="smollm2")),
     Report("language_benchmarks", "CPU seconds of packed training, ranking and CoRA, beside the plain ways.",
            ML_1M_FILES, 10, language_cost_steps),

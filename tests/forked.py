@@ -40,6 +40,7 @@ def run_notebook(
         return None
     return process.exitcode
 
+
 # Kernels of run notebooks.
 
 
@@ -62,10 +63,12 @@ class ForkedKernel:
     stdin = stdout = stderr = None
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: str = ".", **rest: object):
+        assert command[1:3] == ["-m", "ipykernel_launcher"], command
         leads, leader = FORKED.Pipe()
         self.process = FORKED.Process(target=serve_kernel, args=(command[3:], os.path.abspath(cwd), env, leader))
         self.process.start()
-        assert command[1:3] == ["-m", "ipykernel_launcher"] and leads.recv()
+        leader.close()                                       # so that a kernel that dies at once is an error here, not a wait
+        leads.recv()
         self.pid = self.process.pid
 
     def poll(self) -> int | None:

@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
 from ..core.torch_files import read_checkpoint
-from .encoders import Encoding, encode, open_picture
+from .encoders import Encoding, encode
+from .scorers import scored_in_batches
 from .zoo import Encoder, encoder_width, weights_sha256
 
 # %% ../../nbs/60_image_models/61_preference_scorers.ipynb #2b32bb94
@@ -54,11 +55,7 @@ class PickScorer:
 
     def __call__(self, pictures: Sequence[Any], prompts: Sequence[str]) -> np.ndarray:
         "[N] scores; those of one prompt are comparable."
-        opened, values = [open_picture(picture, number) for number, picture in enumerate(pictures)], []
-        for start in range(0, len(opened), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            values.append(self._scores(opened[part], list(prompts[part])).double().cpu().numpy())
-        return np.concatenate(values)
+        return scored_in_batches(self._scores, pictures, prompts, self.batch_size)
 
 # %% ../../nbs/60_image_models/61_preference_scorers.ipynb #27717c23
 def _checkpoint(path: Path) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from transformers import (
 
 from ..core.torch_files import read_checkpoint
 from .encoders import open_picture
+from .scorers import scored_in_batches
 from .zoo import weights_sha256
 
 # %% ../../nbs/60_image_models/62_reward_scorers.ipynb #00895d59
@@ -142,11 +143,7 @@ class ImageRewardScorer:
 
     def __call__(self, pictures: Sequence[Any], prompts: Sequence[str]) -> np.ndarray:
         "[N] rewards; those of one prompt are comparable."
-        opened, values = [open_picture(picture, number) for number, picture in enumerate(pictures)], []
-        for start in range(0, len(opened), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            values.append(self._rewards(opened[part], list(prompts[part])).double().cpu().numpy())
-        return np.concatenate(values)
+        return scored_in_batches(self._rewards, pictures, prompts, self.batch_size)
 
 # %% ../../nbs/60_image_models/62_reward_scorers.ipynb #dbf9398a
 VQASCORE_FILES = ("config.json", "tokenizer_config.json")

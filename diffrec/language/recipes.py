@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Method', 'TINY_RECIPE', 'SMOLLM2', 'PAIR_ROWS', 'CORA', 'VICUNA', 'VICUNA_CORA', 'DIN_RECIPE', 'SASREC_RECIPE',
-           'ML_1M_ENCODERS', 'WORLD_ENCODERS', 'RECIPES', 'EncoderRecipe', 'encoders_of', 'TinyBackbone',
+           'ML_1M_ENCODERS', 'WORLD_ENCODERS', 'RECIPES', 'SHORT_ROWS', 'EncoderRecipe', 'encoders_of', 'TinyBackbone',
            'LanguageRecipe', 'language_recipes', 'packed_only']
 
 # %% ../../nbs/75_language/55_recipes.ipynb #00000002
@@ -183,14 +183,20 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "toy": {name: _toy(recipe) for name, recipe in _TINY_SET.items()}}
 
 # %% ../../nbs/75_language/55_recipes.ipynb #91faada4
+SHORT_ROWS = PackingLimits(history=32, sequence=256)
+
+
 def _add_quarter_of_smollm2() -> None:
-    "The recipes of SmolLM2 in single precision, with one epoch: a quarter of a pass."
+    "The recipes of SmolLM2 with one epoch: packed ones a quarter of a pass in single precision, CoRA's rows an eighth."
     made = RECIPES["ml-1m-smollm2-quarter"] = {}
     for name, recipe in RECIPES["ml-1m-smollm2"].items():
         if isinstance(recipe, LanguageRecipe):
             loop = recipe.fit and replace(recipe.fit, n_epochs=1, learning_rate=TINY_RECIPE.fit.learning_rate)
             recipe = replace(recipe, dtype="float32", fit=loop)
         made[name] = recipe
+    rows = language_recipes(ML_1M_ENCODERS, replace(SMOLLM2, fit=made["tallrec"].fit, parts=8), CORA, SHORT_ROWS)
+    for name in ("cora_mf", "cora_mf_shuffled", "cora_din"):
+        made[name] = rows[name]
 
 
 _add_quarter_of_smollm2()

@@ -100,7 +100,7 @@ class HpsScorer:
         return F.cosine_similarity(seen, said, dim=1).double().numpy()
 
 # %% ../../nbs/60_image_models/61_preference_scorers.ipynb #b3a01ed6
-WITHIN_PROMPT = (PickScorer.name, HpsScorer.name, "imagereward")   # scorers whose values of different prompts are not comparable
+WITHIN_PROMPT = (PickScorer.name, HpsScorer.name, "imagereward", "hpsv3")   # scorers whose values of different prompts are not comparable
 
 
 def compare_within_prompts(

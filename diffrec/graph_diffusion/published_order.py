@@ -83,7 +83,7 @@ def order_sentence(
     "How much of the printed order is kept."
     counts = table["order"].value_counts()
     of = {name: int(counts.get(name, 0)) for name in ("kept", "reversed", "not shown")}
-    text = (f"Of {len(table)} pairs of the printed order {of['kept']} are kept, {of['reversed']} are reversed, and for "
+    text = (f"{of['kept']} of {len(table)} pairs of the printed order are kept, {of['reversed']} are reversed, and for "
             f"{of['not shown']} no difference is shown.")
     worst = table[table["order"] == "reversed"].head(named)
     examples = [f"`{row.below}` is above `{row.above}` ({number_text(-row.difference, 4, signed=True)})" for row in worst.itertuples()]

@@ -17,13 +17,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 # %% ../../nbs/75_language/67_explanation_trials.ipynb #906819f3
+from ..core.paths import Paths
 from ..evaluation.rows import value_text
 from ..figures.curves import new_axes
 from ..figures.style import color_of
 from .explainer_files import save_explainers
+from .explanation_values import explanation_rows, user_values
+from .sentence_encoder import fetched_encoder
 from .world_claims import liked_values, read_world_text
 from .world_explanations import (
-    EXPLANATION_STUDIES, WorldExplanations, WorldTexts, explain_ratings, explanation_rows, trained_explainers, world_texts)
+    EXPLANATION_STUDIES, WorldExplanations, WorldTexts, explain_ratings, trained_explainers, world_texts)
 from ..studies.provenance import record_of, source_hash
 from ..studies.trials import Trial, kept_or_made, trial_path
 from ..world.population import VALUE_NAMES
@@ -90,13 +93,14 @@ def world_trials(
     def explained() -> tuple:
         data = world_texts(settings, seed)
         explainers = trained_explainers(data, settings, seed)
-        return data, explain_ratings(data, explainers, seed), explainers
+        return data, explain_ratings(data, explainers, seed, fetched_encoder(Paths.find().models)), explainers
 
     evaluated = {"split": "test", "code": source_hash([_EVALUATED_BY])}
     trials = {model: kept_or_made(trial_path(folder, model, seed), explanation_record(preset, model, seed), evaluated,
                                   lambda model=model: explanation_trial(*explained()[:2], model)) for model in EXPLAINED}
     if store is not None and (explained.cache_info().currsize or not Path(store).is_dir()):
-        quality = {model: values_of(trials[model]).mean().to_dict() for model in ("cora", "lora")}
+        quality = {model: values_of(trials[model]).drop(columns="similarity", errors="ignore").mean().to_dict()
+                   for model in ("cora", "lora")}
         what = f"explanations in the world {settings.world.name!r} of seed {seed}: CoRA over vectors, and LoRA without them"
         save_explainers(store, explained()[2], preset, seed, {"what": what, "quality": quality})
     return trials
@@ -108,7 +112,7 @@ def values_of(
     "Values of users."
     by_text = trial.values.pivot(index=["user", "item"], columns="metric", values="value")
     metrics = [name for name in trial.values["metric"].unique() if name not in SAID]
-    return by_text[metrics].groupby("user").mean()
+    return user_values(by_text[metrics], by_text.index.get_level_values("user").to_numpy())
 
 
 def explanation_study_rows(
@@ -126,8 +130,10 @@ EXPLANATION_METRICS = {"user_true": "named tastes that are true", "named": "text
            "likeliest_true": "likeliest taste is true, named or not",
            "item_true": "item claims that are true", "faithful": "all claims are true",
            "coverage": "attributes of the item that are named", "agreement": "verdict agrees with rating",
-           "failed": "texts that cannot be read", "mae": "MAE of the rating",
-           "rougel": "ROUGE-L against a true text"}
+           "failed": "texts that cannot be read", "mae": "MAE of the rating", "mae_expected": "MAE of the expected rating",
+           "rmse": "RMSE of the rating", "rmse_expected": "RMSE of the expected rating",
+           "rouge1": "ROUGE-1 with a true text", "rouge2": "ROUGE-2 with a true text", "rougel": "ROUGE-L with a true text",
+           "similarity": "MiniLM's cosine with a true text", "distinct2": "different word pairs in a user's texts"}
 
 
 def explanation_table(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['QUESTION', 'EXPLANATION_STUDIES', 'ExplanationStudy', 'WorldTexts', 'world_texts', 'world_examples', 'world_rows',
            'NoisyVectors', 'world_vectors', 'mean_ratings', 'world_tokenizer_texts', 'explanation_model',
-           'world_texts_of', 'check_copies', 'Explainers', 'trained_explainers', 'taste_chances', 'true_values',
-           'baseline_errors', 'explanation_rows', 'WorldExplanations', 'explain_ratings']
+           'world_texts_of', 'check_copies', 'Explainers', 'trained_explainers', 'taste_chances', 'expected_ratings',
+           'true_values', 'baseline_errors', 'WorldExplanations', 'explain_ratings']
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #00000002
 from collections.abc import Mapping, Sequence
@@ -21,20 +21,21 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #f7e7e730
-from ..core.artifacts import result_rows
 from ..core.seeds import fixed_seed, rng_for
 from ..core.settings import Count, NonNegative, Share, check_fields
 from ..data.batches import LabelledBatches, TripletBatches
 from ..data.interactions import Dataset, Interactions
-from ..evaluation.inference import mean_estimate, uplift
-from ..evaluation.texts import claim_metrics, paired_values, rouge, values_by_user
+from ..evaluation.texts import claim_metrics
 from .backbones import Backbone, make_tiny_backbone
 from .constrained import (
-    Explanation, TokenGrammar, automaton, explanation_grammar, explanation_text, parse_explanation)
+    Explanation, TokenGrammar, automaton, explanation_grammar, explanation_text)
 from .cora import CoraConfig
+from .explanation_values import explanation_rows, likeness, rating_errors, user_values
 from .explanations import (
     ExplanationBatches, ExplanationModel, ExplanationPrompts, ExplanationRow, choice_chances, explanation_batch)
+from .heads import expected_rating
 from .prompts import Template
+from .sentence_encoder import SentenceEncoder
 from .vectors import CollaborativeVectors
 from .world_claims import (
     TASTES, WORLD_RESPONSES, copied_values, liked_values, read_world_text, without_taste, world_response, world_truth)
@@ -302,50 +303,43 @@ def taste_chances(
     return chances[torch.arange(len(rows)), named].numpy()
 
 
+_DIGITS = (1, 2, 3, 4, 5)
+
+
+def expected_ratings(
+    model: ExplanationModel,
+    tokenizer: Any,
+    rows: Sequence[ExplanationRow],
+) -> np.ndarray:                     # [N] in [1, 5]
+    "Mean rating under the model's probabilities of the five digits."
+    chances = choice_chances(model, tokenizer, rows, ['{"rating":'] * len(rows), [f" {digit}" for digit in _DIGITS])
+    return expected_rating(chances.double().log(), torch.tensor(_DIGITS)).numpy()
+
+
 def true_values(
     data: WorldTexts,
     examples: pd.DataFrame,     # N test ratings
     texts: Sequence[str],       # N explanations of one model
-) -> pd.DataFrame:              # [N] columns of `claim_metrics`, "mae" and "rougel"; NaN where a text has no value
+    expected: np.ndarray,       # [N] its expected ratings
+    encoder: SentenceEncoder | None = None,   # None: no column "similarity"
+) -> pd.DataFrame:              # [N] columns of `claim_metrics`, `rating_errors`, `likeness`; NaN where a text has no value
     "Values of the texts of one model."
     readings = [read_world_text(text) for text in texts]
     pairs = zip(examples["user"], examples["item"])
     values = claim_metrics(readings, [world_truth(data.world, *pair) for pair in pairs])
     ratings = np.array([float("nan") if reading is None else reading.rating for reading in readings])
-    said = [parse_explanation(text) for text in texts]
-    alike = [float("nan") if one is None else rouge(one.response, true).rougel
-             for one, true in zip(said, examples["response"])]
-    return values.assign(mae=np.abs(ratings - examples["rating"]), rougel=alike)
+    alike = likeness(texts, examples["response"].tolist(), examples["user"].to_numpy(), encoder)
+    return pd.concat([values.assign(**rating_errors(examples["rating"].to_numpy(), ratings, expected)), alike], axis=1)
 
 
 def baseline_errors(
     data: WorldTexts,
     examples: pd.DataFrame,
-) -> dict[str, pd.DataFrame]:   # "item_mean", "user_mean" -> [N] column "mae"
-    "Absolute errors of the mean ratings before validation."
+) -> dict[str, pd.DataFrame]:   # "item_mean", "user_mean" -> [N] columns of `rating_errors`
+    "Errors of the mean ratings before validation, which have one form."
     means = {f"{side}_mean": mean_ratings(data.ratings.train, f"{side}s")[examples[side]] for side in ("item", "user")}
-    return {name: pd.DataFrame({"mae": np.abs(mean - examples["rating"].to_numpy())}) for name, mean in means.items()}
-
-# %% ../../nbs/75_language/62_world_explanations.ipynb #0000001f
-def explanation_rows(
-    by_user: Mapping[str, pd.DataFrame],  # model or baseline -> values of the same users, from `values_by_user`
-    labels: Mapping[str, Any],            # run, dataset, split, seed
-    seed: int = 0,                        # of the resampling
-) -> pd.DataFrame:                        # result rows
-    "Means over users and paired differences."
-    rows = []
-    for name, frame in by_user.items():
-        for metric in frame:
-            found = mean_estimate(frame[metric].dropna().to_numpy(), rng_for(seed, f"{name} {metric}"))
-            rows.append({**labels, "model": name, "metric": metric, "value": found.value, "ci_low": found.ci_low,
-                         "ci_high": found.ci_high, "n": found.n_users})
-    for control in ("lora", "item_mean", "user_mean"):
-        for metric in by_user[control]:
-            both = paired_values(by_user["cora"][metric], by_user[control][metric])
-            found = uplift(*both, rng_for(seed, f"cora - {control} {metric}"))
-            rows.append({**labels, "model": "cora", "versus": control, "metric": metric, "value": found.value,
-                         "ci_low": found.ci_low, "ci_high": found.ci_high, "n": found.n_users})
-    return result_rows(rows)
+    given = examples["rating"].to_numpy()
+    return {name: pd.DataFrame(rating_errors(given, mean, mean)) for name, mean in means.items()}
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #00000020
 EXPLANATION_STUDIES = {
@@ -365,13 +359,14 @@ class WorldExplanations(NamedTuple):
     def rows(self, labels: Mapping[str, Any]) -> pd.DataFrame:
         "Result rows."
         users = self.examples["user"].to_numpy()
-        return explanation_rows({name: values_by_user(frame, users) for name, frame in self.values.items()}, labels)
+        return explanation_rows({name: user_values(frame, users) for name, frame in self.values.items()}, labels)
 
 
 def explain_ratings(
     data: WorldTexts,
     explainers: Explainers,
     seed: int,                            # of the true explanations
+    encoder: SentenceEncoder | None = None,   # measures how like texts are to true ones
 ) -> WorldExplanations:
     "Explain the test ratings of held-out users."
     tokenizer, least = explainers.backbone.tokenizer, {"cora": explainers.least_chance, "lora": 0.}
@@ -382,6 +377,7 @@ def explain_ratings(
         chances = taste_chances(model, tokenizer, rows, whole) if least[name] else np.full(len(rows), np.nan)
         tastes[name] = pd.DataFrame({"text": whole, "chance": chances})
         texts[name] = [without_taste(text) if chance < least[name] else text for text, chance in zip(whole, chances)]
-        said, likeliest = (true_values(data, examples, each) for each in (texts[name], whole))
+        expected = expected_ratings(model, tokenizer, rows)
+        said, likeliest = (true_values(data, examples, each, expected, encoder) for each in (texts[name], whole))
         values[name] = said.assign(named=1. - said["user_true"].isna(), likeliest_true=likeliest["user_true"])
     return WorldExplanations(examples, texts, tastes, {name: values[name] for name in (*texts, *values)})

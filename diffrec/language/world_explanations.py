@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['QUESTION', 'EXPLANATION_STUDIES', 'ExplanationStudy', 'WorldTexts', 'world_texts', 'world_examples', 'world_rows',
            'NoisyVectors', 'world_vectors', 'mean_ratings', 'world_tokenizer_texts', 'explanation_model',
-           'world_texts_of', 'check_copies', 'Explainers', 'trained_explainers', 'taste_chances', 'expected_ratings',
-           'true_values', 'baseline_errors', 'WorldExplanations', 'explain_ratings']
+           'world_texts_of', 'check_copies', 'Explainers', 'trained_explainers', 'taste_chances', 'rating_choices',
+           'expected_ratings', 'true_values', 'baseline_errors', 'WorldExplanations', 'explain_ratings']
 
 # %% ../../nbs/75_language/62_world_explanations.ipynb #00000002
 from collections.abc import Mapping, Sequence
@@ -306,13 +306,21 @@ def taste_chances(
 _DIGITS = (1, 2, 3, 4, 5)
 
 
+def rating_choices(tokenizer: Any) -> tuple[str, list[str]]:
+    "The beginning of an answer and the five digits behind it, which differ in their first token."
+    spaced = [f" {digit}" for digit in _DIGITS]
+    first = {tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in spaced}
+    return ('{"rating":', spaced) if len(first) == len(spaced) else ('{"rating": ', [str(digit) for digit in _DIGITS])
+
+
 def expected_ratings(
     model: ExplanationModel,
     tokenizer: Any,
     rows: Sequence[ExplanationRow],
 ) -> np.ndarray:                     # [N] in [1, 5]
     "Mean rating under the model's probabilities of the five digits."
-    chances = choice_chances(model, tokenizer, rows, ['{"rating":'] * len(rows), [f" {digit}" for digit in _DIGITS])
+    begun, choices = rating_choices(tokenizer)
+    chances = choice_chances(model, tokenizer, rows, [begun] * len(rows), choices)
     return expected_rating(chances.double().log(), torch.tensor(_DIGITS)).numpy()
 
 

@@ -88,8 +88,9 @@ PRESETS: dict[str, LanguageStudy] = {
                                               "cora_mf_mean": 1}),
     "ml-1m-smollm2": language_study("ml-1m-smollm2", (*TEXT_ONLY, "collm_mf"), ("mf", "din", "tallrec", "collm_mf"),
                                     "ml-1m"),
-    "ml-1m-smollm2-quarter": language_study("ml-1m-smollm2-quarter", (*TEXT_ONLY, "collm_mf", "collm_mf_shuffled"),
-                                            ("mf", "din", "tallrec", "collm_mf"), "ml-1m"),
+    "ml-1m-smollm2-quarter": language_study(
+        "ml-1m-smollm2-quarter", (*TEXT_ONLY, "collm_mf", "collm_mf_shuffled", "cora_mf", "cora_mf_shuffled"),
+        ("mf", "din", "tallrec", "collm_mf", "cora_mf"), "ml-1m"),
     "ml-1m-vicuna": language_study("ml-1m-vicuna", LARGE_MODELS, TINY_ENSEMBLES, "ml-1m"),
     "amazon": language_study("amazon", LARGE_MODELS, TINY_ENSEMBLES, "amazon"),
     "world": language_study("world", TINY_MODELS, TINY_ENSEMBLES, "world", joint=TINY_JOINT)}

@@ -239,7 +239,7 @@ def test_kept_trials_of_ml1m_are_those_of_the_code(ml1m: Dataset):
 
 @needs("ml-1m")
 @pytest.mark.parametrize(("report", "preset", "counts"), [("ml-1m_language", "ml-1m-tiny", (43, 19)),
-                                                          ("ml-1m_smollm2", "ml-1m-smollm2-quarter", (10, 10))])
+                                                          ("ml-1m_smollm2", "ml-1m-smollm2-quarter", (12, 12))])
 def test_kept_trials_of_language_models_are_those_of_the_code(ml1m: Dataset, tmp_path: Path, report: str, preset: str,
                                                               counts: tuple[int, int]):
     "Six encoders beside thirteen tiny language models, three trainings of most; and beside SmolLM2, frozen, fine-tuned, and with vectors."

@@ -240,7 +240,7 @@ def plot_comparison(
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.2), width_ratios=(2, 1), layout="constrained")
     ends = np.stack([np.broadcast_to([0., 1.], lines.shape), lines], 2)
     left.add_collection(LineCollection(ends, colors="0.35", linewidths=.4 + 8 * (n_alike - 1) / len(both), zorder=1, rasterized=True,
-                                       alpha=float(np.clip(40 / len(lines), .03, .5))))
+                                       alpha=float(np.clip(40 / len(lines), .015, .5))))
     left.autoscale_view()
     left.plot([0, 1], both.mean(0), "o-", color="C0", markersize=7, zorder=3)
     left.set(xticks=[0, 1], xlim=(-.3, 1.3), ylabel="value of a user", title=f"{found.n_users} users")

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from diffrec.app.ablations import ABLATION_STUDIES
 from diffrec.core.paths import Paths
 from diffrec.core.pickles import load_pickle
 from diffrec.data.dataset_files import read_dataset, save_dataset
 from diffrec.data.interactions import Dataset
 from diffrec.data.sources import SOURCES, check_files, open_dataset
 from diffrec.data.splits import check_leakage
+from diffrec.graph_diffusion.builders import features_of
 from diffrec.graph_diffusion.cold_item_study import ColdItemSettings, by_cold_items
 from diffrec.graph_diffusion.negative_study import NEGATIVE_STUDIES, NEGATIVES
 from diffrec.graph_diffusion.presets import FORMS
@@ -122,6 +124,14 @@ def test_tiktok_features(tiktok: Dataset):
     assert norms["audio"].mean() == pytest.approx(4.55, abs=.006)
     assert tiktok.features["image"].min() >= 0
     assert [len(np.unique(tiktok.features[name], axis=0)) for name in ("image", "audio")] == [6707, 6655]
+
+
+@needs("tiktok")
+def test_every_cell_of_an_ablation_of_tiktok_has_its_features(tiktok: Dataset):
+    "The study of edges and modalities names what the files hold, and all that they hold."
+    study = ABLATION_STUDIES["edges-modalities"]["tiktok"]
+    asked = [study.of_cell(cell).recipe.shape["modalities"] for cell in study.cells]
+    assert {tuple(features_of(tiktok, names)) for names in asked} == {("audio", "image"), ("audio",), ("image",)}
 
 
 @needs("ml-1m")

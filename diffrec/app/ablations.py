@@ -6,7 +6,7 @@
 __all__ = ['ABLATION_STUDIES', 'find_ablation', 'ablation_listing', 'AblationOutcome', 'ablate']
 
 # %% ../../nbs/90_app/46_ablations.ipynb #faa9ff71
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 import pandas as pd
 
 from .ablation_names import ABLATION_NAMES
+from .api import load_dataset
 from .picture_ablations import PictureAblation, PromptAblation
 from .prior_ablations import PriorAblation
 from .trained_ablations import GraphAblation, LanguageAblation, LoraAblation
 from ..core.paths import Paths
 from ..core.settings import unknown_name
+from ..data.sources import SOURCES
 from ..evaluation.rows import metric_name
 from ..graph_diffusion.training import GRAPH_DIFFUSION
 from ..language.training import LANGUAGE
@@ -77,19 +79,35 @@ def _edges(recipe: Any) -> Axis:
         kind: {"kind": kind, "n_edges": n_edges} for kind in ("none", "random", "most_popular", "knn")}})
 
 
+def _modalities(names: Iterable[str]) -> Axis:
+    "All modalities of a data set together, and each alone."
+    return Axis("modalities", "recipe.shape.modalities", {"all": None, **{name: (name,) for name in sorted(names)}})
+
+
 def _of_graphs(about: str) -> dict[str, Ablation]:
-    "Edges and modalities, by data set."
+    "Edges and modalities, by data set: the modalities are those of its files."
     studies, functions = {}, _functions("trained_ablations", "measure_graphs", "open_graphs")
-    for preset, names, seeds in (("toy", ("image", "text"), (0,)), ("tiktok", ("image", "audio", "text"), (0, 1, 2))):
+    published = [Path(file.path).name.removesuffix("_feat.npy") for file in SOURCES["tiktok"].files
+                 if file.path.endswith("_feat.npy")]
+    for preset, names, seeds in (("toy", ("image", "text"), (0,)), ("tiktok", published, (0, 1, 2))):
         recipe = GRAPH_DIFFUSION.recipe(f"{preset}-diffmm", "diffmm")
         recipe = replace(recipe, shape={**recipe.shape, "modalities": None})
-        modalities = Axis("modalities", "recipe.shape.modalities", {"all": None, **{name: (name,) for name in names}})
+        modalities = _modalities(names)
         settings = GraphAblation(seeds=seeds, dataset=preset, recipe=recipe, n_resamples=200 if preset == "toy" else 2000)
         edges = _edges(recipe)
         if preset == "toy":
             edges = replace(edges, values={name: edges.values[name] for name in ("generated", "none")})
-        studies[preset] = Ablation(about, settings=settings, axes=(edges, modalities), **functions)
+        warm_up = max(2, recipe.fit.n_epochs // 5)
+        studies[preset] = Ablation(about, settings=settings, axes=(edges, modalities), warm_up=warm_up, **functions)
     return studies
+
+
+def _for_dataset(study: Ablation, dataset: str) -> Ablation:
+    "A study whose axis of modalities, if it has one, has those of another data set."
+    if not isinstance(study.settings, GraphAblation) or dataset == study.settings.dataset:
+        return study
+    names = load_dataset(dataset).features
+    return replace(study, axes=tuple(_modalities(names) if one.name == "modalities" else one for one in study.axes))
 
 # %% ../../nbs/90_app/46_ablations.ipynb #57d21d66
 _TARGETS = {"queries and values": ("to_q", "to_v"), "attention of pictures": PICTURE_STREAM,
@@ -151,7 +169,9 @@ def find_ablation(
         raise unknown_name("study", name, ABLATION_STUDIES)
     if preset not in ABLATION_STUDIES[name]:
         raise unknown_name("preset", preset, ABLATION_STUDIES[name], f" of the study {name!r}")
-    return changed_ablation(ABLATION_STUDIES[name][preset], changes, only)
+    study = ABLATION_STUDIES[name][preset]
+    study = _for_dataset(study, changes["dataset"]) if "dataset" in (changes or {}) else study
+    return changed_ablation(study, changes, only)
 
 # %% ../../nbs/90_app/46_ablations.ipynb #5e360b06
 def ablation_listing(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DISTANCE_CELLS', 'ROUNDING', 'NEAR_END', 'embedding_sets', 'unit_rows', 'neighbour_radii', 'NeighbourMetrics',
-           'neighbour_metrics', 'precision_of_sets', 'median_distance', 'mmd', 'kid', 'nearest_distances',
+           'neighbour_metrics', 'precision_of_sets', 'median_distance', 'mmd', 'kid', 'fid', 'nearest_distances',
            'Memorisation', 'memorisation', 'pairwise_diversity', 'vendi_score', 'Identification', 'identify_users',
            'Retrieval', 'retrieve', 'metrics_by_user', 'metric_rows']
 
@@ -176,6 +176,19 @@ def kid(
     "Kernel inception distance: unbiased squared MMD with the kernel (x · y / d + 1)³, over all pictures at once."
     real, generated = embedding_sets(2, real=real, generated=generated)
     return _unbiased(real, generated, lambda block, others: (block @ others.T / others.shape[1] + 1) ** 3)
+
+# %% ../../nbs/25_evaluation/30_image_sets.ipynb #fid0cd00
+def fid(
+    real: np.ndarray,        # [N, d], N >= 2
+    generated: np.ndarray,   # [M, d], M >= 2
+) -> float:                  # >= 0, but for rounding
+    "Fréchet distance between the normal distributions with the means and covariances of the sets."
+    real, generated = embedding_sets(2, real=real, generated=generated)
+    within, other = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (real, generated))
+    lengths, axes = np.linalg.eigh(within)
+    root = axes * np.sqrt(np.maximum(lengths, 0)) @ axes.T
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other @ root), 0)).sum()
+    return float(((real.mean(0) - generated.mean(0))**2).sum() + np.trace(within) + np.trace(other) - 2 * shared)
 
 # %% ../../nbs/25_evaluation/30_image_sets.ipynb #d607ee3d
 NEAR_END = .01   # share of held-out pictures within the distance of `suspicious`

@@ -61,6 +61,7 @@ def axis(
     return Axis(name, setting, {f"{value:g}" if isinstance(value, float) else str(value): value for value in values})
 
 # %% ../../nbs/35_studies/37_ablations.ipynb #13bc877a
+_SLACK = .5     # share of the others' median by which a trial may be behind it
 _COLUMNS = {"trial", "seed", "value", "loss", "state", "steps", "error", "seconds", "user", "slice", "metric", "k"}
 
 
@@ -72,7 +73,7 @@ class Ablation:
     settings: AblationSettings                     # of the base
     axes: tuple[Axis, ...]
     open_parts: str | Callable[[Any, Path], Any] | None = None   # settings, folder -> parts; None: settings alone
-    warm_up: int | None = None                     # steps before a trial may be ended; None: none is
+    warm_up: int | None = None                     # steps before a trial that is far behind may be ended; None: none is
     higher_is_better: bool = True                  # of `settings.metric`
     shown: tuple[str, ...] = ()                    # metrics of its table; (): all
     costs: tuple[str, ...] = ()                    # metrics that no chance decides: their differences are not tested
@@ -189,7 +190,8 @@ def _take_part(study: Ablation, folder: Path) -> pd.DataFrame:
     about = {"settings": record_of(study.settings), "code": _code(study),
              "axes": {one.name: [one.setting, dict(one.values)] for one in study.axes}}
     refusal = "an ablation", "its trials are not mixed with others; name another folder (--out)"
-    return shared_grid(make, _space(study), folder / "trials.jsonl", about, study.warm_up, refusal=refusal)
+    return shared_grid(make, _space(study), folder / "trials.jsonl", about, study.warm_up, refusal=refusal,
+                       slack=_SLACK)
 
 # %% ../../nbs/35_studies/37_ablations.ipynb #25bbc679
 class Ablated(NamedTuple):

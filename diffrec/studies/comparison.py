@@ -16,6 +16,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from ..core.seeds import rng_for
@@ -231,14 +232,16 @@ def plot_comparison(
     second: UserValues,
     found: Difference,       # of the two
     seed: int = 0,
-    most: int = 300,         # users whose values are drawn, at random
 ) -> Figure:
     "Values of both systems, and their difference."
     common = first.values.index.intersection(second.values.index)
     both = np.stack([system.values[common].to_numpy() for system in (first, second)], 1)
-    shown = rng_for(seed, "users that are drawn").permutation(len(both))[:most]
+    lines, n_alike = np.unique(both, axis=0, return_counts=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.2), width_ratios=(2, 1), layout="constrained")
-    left.plot([0, 1], both[shown].T, color="0.6", linewidth=.4, alpha=.5, zorder=1)
+    ends = np.stack([np.broadcast_to([0., 1.], lines.shape), lines], 2)
+    left.add_collection(LineCollection(ends, colors="0.35", linewidths=.4 + 8 * (n_alike - 1) / len(both), zorder=1, rasterized=True,
+                                       alpha=float(np.clip(40 / len(lines), .015, .5))))
+    left.autoscale_view()
     left.plot([0, 1], both.mean(0), "o-", color="C0", markersize=7, zorder=3)
     left.set(xticks=[0, 1], xlim=(-.3, 1.3), ylabel="value of a user", title=f"{found.n_users} users")
     left.set_xticklabels(found.names)

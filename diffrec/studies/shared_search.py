@@ -8,6 +8,7 @@ __all__ = ['Reporter', 'STATES', 'shared_search', 'shared_grid']
 # %% ../../nbs/35_studies/36_shared_search.ipynb #4e67a3d5
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -54,13 +55,29 @@ def _difference(name: str, began: Any, wanted: Any) -> str:
     return f"space ({'; '.join(values)})"
 
 
+class _FarBehind(optuna.pruners.BasePruner):
+    "Ends a trial whose best loss is above the median of the others at this step by more than a share of its size."
+
+    def __init__(self, warm_up: int, slack: float):
+        self.warm_up, self.slack = warm_up, slack
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        "Whether it ends; never while fewer than five other trials have run to their end."
+        done, step = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), trial.last_step
+        others = [one.intermediate_values[step] for one in done if step in one.intermediate_values]
+        if step is None or step < self.warm_up or len(done) < 5 or len(others) < 3:
+            return False
+        median = statistics.median(others)
+        return min(trial.intermediate_values.values()) > median + self.slack * abs(median)
+
+
 def _opened(journal: Path, about: Mapping[str, Any], warm_up: int | None, kind: str = "a search",
-            rule: str = "give the new search a place of its own") -> optuna.Study:
+            rule: str = "give the new search a place of its own", slack: float = 0.) -> optuna.Study:
     "The search of a journal; raises `ValueError` naming what differs if it is another search."
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
-    pruner = optuna.pruners.NopPruner() if warm_up is None else optuna.pruners.MedianPruner(
-        n_startup_trials=5, n_warmup_steps=warm_up, n_min_trials=3)
+    pruner = optuna.pruners.NopPruner() if warm_up is None else _FarBehind(warm_up, slack) if slack else (
+        optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warm_up, n_min_trials=3))
     wanted = json_form(about)
     with one_writer(journal, wait=60):
         study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True, pruner=pruner,
@@ -247,10 +264,11 @@ def shared_grid(
     warm_up: int | None = None,             # steps before a trial may be pruned; None: none is pruned
     refusal: tuple[str, str] = ("a search", "give the new search a place of its own"),   # words of the error for another grid
     poll: float = .5,                       # seconds between looks at the trials of other processes
+    slack: float = 0.,                      # share of the others' median by which a loss may be above it
 ) -> pd.DataFrame:                          # trial, settings, loss, state, steps, error, facts, seconds
     "Try every combination of settings once, in order; raises `ValueError` for a journal of another grid."
     journal = Path(journal).resolve()
-    study = _opened(journal, {**(about or {}), "space": space}, warm_up, *refusal)
+    study = _opened(journal, {**(about or {}), "space": space}, warm_up, *refusal, slack)
     order = list(itertools.product(*(range(len(values)) for values in space.values())))
 
     def propose() -> dict[str, int]:

@@ -22,6 +22,8 @@ from diffrec.evaluation.summary import summarise_ranking, summarise_rating
 from diffrec.graph_diffusion.additions import ADDITIONS, BY_LOSS_MODELS, addition_rows
 from diffrec.graph_diffusion.costs import epoch_rows
 from diffrec.graph_diffusion.graph_map import EVERY_POINT, GRAPH_MAPS, map_rows
+from diffrec.graph_diffusion.presets import FORMS
+from diffrec.graph_diffusion.reports import SIMPLE
 from diffrec.graph_diffusion.scale import slope_rows
 from diffrec.image_models.evaluation import Drawn, ImageEvaluation
 from diffrec.image_models.presets import PRESETS as ZOO_PRESETS
@@ -51,13 +53,13 @@ from diffrec.priors.prior_trials import blocks_of
 from diffrec.priors.simulation_results import simulation_rows
 from diffrec.priors.uplift import kept_share, relative_gain
 from diffrec.priors.verifiers import Verifiers, verifier_report
-from diffrec.recommenders.presets import PRESETS
+from diffrec.recommenders.presets import PRESETS, RecommenderStudy
 from diffrec.recommenders.recipes import RECOMMENDER_RECIPES
 from diffrec.recommenders.star_presets import STAR_PRESETS
 from diffrec.recommenders.star_recipes import STAR_RECIPES
 from diffrec.recommenders.star_studies import expected_stars, star_error_rows
 from diffrec.recommenders.studies import (
-    label_predictions, open_events, present, study_controls, study_recipes, train_study)
+    label_predictions, open_events, present, ranking_rows, study_controls, study_recipes, train_study)
 from diffrec.recommenders.training import RECOMMENDERS
 from diffrec.studies.costs import cost_rows
 from diffrec.studies.provenance import source_hash
@@ -100,8 +102,10 @@ def kept_trials(report: str) -> dict[tuple[str, int], Trial]:
 @cache
 def kept_recall(report: str) -> pd.DataFrame:
     "[users, (model, seed)] Recall@20 of every test user in every training, its epoch chosen on validation."
-    columns = {}
-    for path in sorted((reports / report / "trials").glob("*.parquet")):
+    columns, paths = {}, sorted((reports / report / "trials").glob("*.parquet"))
+    if report in GRAPHS:                                       # the simple models beside them are of another report
+        paths += [path for model in SIMPLE for path in sorted((reports / "tiktok_table" / "trials").glob(f"{model}-seed-*.parquet"))]
+    for path in paths:
         model, seed = path.stem.rsplit("-seed-", 1)
         values = pd.read_parquet(path, columns=["user", "slice", "selection", "recall@20"])
         values = values[values["slice"].eq("all") & values["selection"].eq("valid")]
@@ -365,6 +369,7 @@ def parts_of(report: str, rows: pd.DataFrame) -> pd.Series:
     part = pd.Series("main", rows.index)
     if report in GRAPHS:
         part[rows["versus"].eq(report.split("_")[1])] = "ablations"
+        part[rows["versus"].isin(SIMPLE)] = "simple"
         part[rows["model"].str.startswith(("lightgcn", "lattice", "bm3"))] = "neighbours"
     return part
 
@@ -512,18 +517,37 @@ def test_rows_of_the_pictures_follow_from_the_kept_values():
 # What adds what, and when generated edges help: from trials of two reports, and from the values of every user.
 
 
+def values_of(reports_of_models: dict[str, str]) -> pd.DataFrame:
+    "Recall@20 and NDCG@20 of every test user on TikTok in the trials that a report keeps of each model."
+    frames = []
+    for model, report in reports_of_models.items():
+        for path in sorted((reports / report / "trials").glob(f"{model}-seed-*.parquet")):
+            values = read_trial(path).values.query("slice == 'all' and selection == 'valid' and k == 20 and metric in ('recall', 'ndcg')")
+            seed = None if model in ("popularity", "walk", "ease") else int(path.stem.rsplit("-", 1)[1])
+            seeds = pd.array([seed] * len(values), "Int64")
+            frames.append(values.astype({"slice": str, "metric": str}).assign(model=model, seed=seeds))
+    return pd.concat(frames, ignore_index=True)
+
+
 def test_rows_of_what_adds_what_follow_from_the_kept_values():
     "Every step of the table and every model in it."
-    frames = []
-    for step in ADDITIONS:
-        folder = "tiktok_losses" if step.model in BY_LOSS_MODELS else "tiktok_diffmm"
-        for path in sorted((reports / folder / "trials").glob(f"{step.model}-seed-*.parquet")):
-            values = read_trial(path).values.query("slice == 'all' and selection == 'valid' and k == 20 and metric in ('recall', 'ndcg')")
-            seed = None if step.model == "popularity" else int(path.stem.rsplit("-", 1)[1])
-            seeds = pd.array([seed] * len(values), "Int64")
-            frames.append(values.astype({"slice": str, "metric": str}).assign(model=step.model, seed=seeds))
-    found = addition_rows(pd.concat(frames, ignore_index=True), ADDITIONS, "tiktok_losses", "tiktok")
-    assert_committed(without_holm(found), "tiktok_losses")
+    values = values_of({step.model: "tiktok_losses" if step.model in BY_LOSS_MODELS else "tiktok_diffmm" for step in ADDITIONS})
+    assert_committed(without_holm(addition_rows(values, ADDITIONS, "tiktok_losses", "tiktok")), "tiktok_losses")
+
+
+@pytest.mark.parametrize("report", GRAPHS)
+def test_rows_beside_simple_models_follow_from_the_kept_values(report: str):
+    "Forms of a system and the corrected one without edges, minus the walk, EASE and LightGCN by the softmax; p_holm of their table."
+    system = report.split("_")[1]
+    compared = (*FORMS[system], f"{system}_none")
+    values = values_of({**dict.fromkeys(compared, report), **dict.fromkeys(SIMPLE, "tiktok_table")})
+    study = RecommenderStudy("tiktok", compared, rivals=tuple(dict.fromkeys(compared, other) for other in SIMPLE))
+    found = ranking_rows(values, {}, study, report, "tiktok").query("versus != ''")
+    assert_committed(found, report)
+    committed = rows_of(report)
+    committed = committed[committed["versus"].isin(SIMPLE)]
+    assert len(found) == len(committed) == 3 * 2 * len(SIMPLE) * len(compared)        # difference, p, p_holm; two metrics
+    assert set(committed["n"].dropna()) == {6130} and set(committed["slice"]) == {"all"} and set(committed["selection"]) == {"valid"}
 
 
 def test_rows_of_the_map_of_generated_graphs_follow_from_the_values():

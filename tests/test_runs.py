@@ -188,7 +188,11 @@ def test_an_evaluation_before_its_training_names_the_run(project: Path):
 GRAPH_STEPS = [
     at_defaults("40_evaluate_ranking", "toy/graphs", preset="toy-diffmm", family="graph_diffusion", data="outputs/toy/data",
                 out="outputs/toy/graphs", report="toy_diffmm"),
-    at_defaults("61_report_graphs", "toy/reports/toy_diffmm", forms=["diffmm"])]
+    *(at_defaults(name, "toy/simple", preset="toy-table", changes={"models": ["walk", "lightgcn_softmax"], "rivals": []},
+                  data="outputs/toy/data", out="outputs/toy/simple", **more)
+      for name, more in (("20_train_recommenders", {}), ("40_evaluate_ranking", {"report": "toy_diffmm"}))),
+    at_defaults("61_report_graphs", "toy/reports/toy_diffmm", forms=["diffmm"],
+                folders=["outputs/toy/graphs", "outputs/toy/simple"], simple="outputs/toy/simple")]
 
 
 @pytest.mark.xdist_group("run_losses")
@@ -221,10 +225,16 @@ def test_the_map_of_generated_graphs_has_every_point_and_goes_on_where_it_stoppe
 @pytest.mark.xdist_group("run_graphs")
 def test_a_report_on_generated_graphs_shows_every_control(project: Path):
     run_chain(project, "graphs")
-    assert run_steps(GRAPH_STEPS, project) == [True, True]
+    assert run_steps(GRAPH_STEPS, project) == [True] * 4
     rows = read_rows(project / "outputs/toy/reports/toy_diffmm/results.parquet")
     paired = rows[(rows["versus"] != "") & rows["seed"].isna() & (rows["metric"] == "recall") & (rows["slice"] == "all")]
     assert {"diffmm_none", "diffmm_observed"} <= set(paired["versus"]) and (paired["ci_low"] <= paired["ci_high"]).all()
+    found = paired[paired["selection"] == "valid"].set_index(["model", "versus"])["value"]
+    values = rows.query("versus == '' and seed.isna() and metric == 'recall' and slice == 'all' and selection == 'valid' and k == 20")
+    values = values.set_index("model")["value"]
+    assert {pair for pair in found.index if pair[1] in ("walk", "lightgcn_softmax")} == {
+        (model, other) for model in ("diffmm", "diffmm_none") for other in ("walk", "lightgcn_softmax")}
+    assert found["diffmm_none", "walk"] == pytest.approx(values["diffmm_none"] - values["walk"], abs=1e-12)
     drawn = rows[rows["metric"] == "observed_share"].set_index("model")["value"]
     assert drawn["diffmm_observed"] == 1 and drawn["diffmm"] == 0
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .recipes import RecommenderRecipe
+from .recipes import GENERIC, RECOMMENDER_RECIPES, RecommenderRecipe
 from ..studies.presets import with_changes
 
 # %% ../../nbs/40_recommenders/54_spaces.ipynb #73bb4f66
@@ -86,6 +86,7 @@ def _softmax_spaces() -> dict[str, dict[str, tuple]]:
 SPACES |= _softmax_spaces()
 SPACES["lightgcn_softmax"] = {**_GRAPH, **_DECAY, "shape.n_factors": (32, 64, 128),
                               "fit.learning_rate": (2e-3, 5e-3, .012, .02), "shape.temperature": (.1, .15, .2, .3)}
+SPACES["lightgcn_bpr"] = {name: SPACES["lightgcn_softmax"][name] for name in (*_GRAPH, *_DECAY, "shape.n_factors")}
 
 # %% ../../nbs/40_recommenders/54_spaces.ipynb #acb98baa
 def setting_of(
@@ -102,13 +103,42 @@ def setting_of(
     return value
 
 
+_IDLE = {    # control -> settings that change nothing in it
+    "vbpr_no_features": ("shape.n_visual_factors",), "ngcf_no_graph": ("shape.dropout",),
+    "sgl_no_contrast": ("shape.contrast_temperature", "shape.edge_dropout"),
+    "ncl_no_contrast": ("shape.contrast_temperature", "shape.n_clusters"),
+    "hccf_no_contrast": ("shape.contrast_temperature",)}
+
+
+def _value_of(recipe: RecommenderRecipe, name: str) -> Any:
+    "The choices of a setting, or its value; None if the recipe has neither."
+    choices = recipe.choices.get(name.removeprefix("shape."))
+    try:
+        return setting_of(recipe, name) if choices is None else tuple(choices)
+    except ValueError:
+        return None
+
+
+def _as_control(model: str) -> dict[str, tuple]:
+    "The space of the model whose control this is, without what makes it the control; {}: it is no control of its kind."
+    for table in (GENERIC, *RECOMMENDER_RECIPES.values()):
+        for own in table.values():
+            control = table.get(model)
+            if control is None or own.control != model or own.model not in SPACES:
+                continue
+            if (own.fit is None, bool(own.choices)) == (control.fit is None, bool(control.choices)):
+                return {name: values for name, values in SPACES[own.model].items()
+                        if name not in _IDLE.get(model, ()) and _value_of(own, name) == _value_of(control, name)}
+    return {}
+
+
 def space_of(
     recipe: RecommenderRecipe,
     fixed: Sequence[str] = (),       # settings that are not searched
 ) -> dict[str, tuple]:               # setting -> values
     "What a search of a recipe tries."
     counted = {f"shape.{name}": tuple(values) for name, values in recipe.choices.items()}
-    space = {**counted, **SPACES.get(recipe.model, {})}
+    space = {**counted, **(SPACES[recipe.model] if recipe.model in SPACES else _as_control(recipe.model))}
     return {name: values for name, values in space.items() if name not in fixed}
 
 # %% ../../nbs/40_recommenders/54_spaces.ipynb #4c660772

@@ -570,6 +570,12 @@ CLAIMS = [
     ("ml-1m", "auc", None, "all", "lightgcn", "lightgcn_no_graph", -1),
     ("tiktok_diffmm", "recall", 20, "all", "diffmm", "diffmm_fast", 1),
     ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_faithful", 1),
+    *(("tiktok_diffmm", "recall", 20, "all", model, simple, 1)
+      for model in ("diffmm", "diffmm_none") for simple in ("walk", "ease", "lightgcn_softmax")),
+    *(("tiktok_genrec", "recall", 20, "all", model, simple, 1)
+      for model in ("genrec", "genrec_none") for simple in ("walk", "ease", "lightgcn_softmax")),
+    ("tiktok_diffmm", "recall", 20, "all", "diffmm_faithful", "walk", 0),
+    ("tiktok_genrec", "recall", 20, "all", "genrec_faithful", "walk", 0),
     ("tiktok_genrec", "recall", 20, "all", "genrec", "genrec_most_popular", 0),
     ("zoo", "mean_outline_iou", None, "general", "sd3_ancestral", "sd3_long", 1),
     ("simulation", "precision", 25, "guidance_1", "prior_user_id", "likes", 0),

@@ -8,7 +8,6 @@ __all__ = ['HPSV3_WHEEL', 'HPSV3_WHEEL_SHA256', 'REWARD_TOKEN', 'HPSV3_FILES', '
 
 # %% ../../nbs/60_image_models/63_hpsv3.ipynb #546c071d
 import ast
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +24,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from ..core.artifacts import file_sha256
 from ..core.settings import unknown_name
+from ..data.archives import open_entry, open_zip
 from .scorers import scored_in_batches
 from .zoo import weights_sha256
 
@@ -43,8 +43,8 @@ def hpsv3_instruction(
     if (found := file_sha256(wheel)) != sha256:
         raise ValueError(f"{wheel} is not {HPSV3_WHEEL}: its sha256 is {found}, not {sha256}")
     file, names = _TEXTS
-    with zipfile.ZipFile(wheel) as archive:
-        lines = ast.parse(archive.read(file)).body
+    with open_zip(wheel) as archive, open_entry(wheel, archive, file) as entry:
+        lines = ast.parse(entry.read()).body
     texts = {line.targets[0].id: line.value.value for line in lines
              if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)}
     return "".join(texts[name] for name in names)

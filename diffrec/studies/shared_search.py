@@ -71,14 +71,21 @@ class _FarBehind(optuna.pruners.BasePruner):
         return min(trial.intermediate_values.values()) > median + self.slack * abs(median)
 
 
+def _pruner(warm_up: int | None, slack: float) -> optuna.pruners.BasePruner:
+    "What ends trials: nothing without a `warm_up`; what is behind the median of the others, or behind it by more than the slack."
+    if warm_up is None:
+        return optuna.pruners.NopPruner()
+    if slack:
+        return _FarBehind(warm_up, slack)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warm_up, n_min_trials=3)
+
+
 def _opened(journal: Path, about: Mapping[str, Any], warm_up: int | None, kind: str = "a search",
             rule: str = "give the new search a place of its own", slack: float = 0.) -> optuna.Study:
     "The search of a journal; raises `ValueError` naming what differs if it is another search."
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
-    pruner = optuna.pruners.NopPruner() if warm_up is None else _FarBehind(warm_up, slack) if slack else (
-        optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warm_up, n_min_trials=3))
-    wanted = json_form(about)
+    pruner, wanted = _pruner(warm_up, slack), json_form(about)
     with one_writer(journal, wait=60):
         study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True, pruner=pruner,
                                     sampler=optuna.samplers.RandomSampler(0))
